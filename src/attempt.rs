@@ -1,0 +1,197 @@
+//! One try at delivering an event: what came back, and what we do next.
+//!
+//! Plain data, shared by the rules that judge, the queue that remembers and the loop that delivers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::event::{Event, name};
+
+/// A place events go, by the name it has in `libroseg.toml`. Its place in the queue belongs to this name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DestinationName(Arc<str>);
+
+name!(DestinationName);
+
+/// What came back for one item of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The destination has it.
+    Delivered,
+    /// A response rule said to forget it: counted, not kept.
+    Dropped,
+    /// Worth another try.
+    Failed(Failure),
+    /// The request as a whole was too large, or refused without a word on which item was bad: its halves are sent on
+    /// their own. One item alone is refused.
+    Split(Failure),
+    /// The destination does not know us (bad credentials): it rests, its events wait.
+    Unauthorized(Failure),
+    /// No try will ever succeed.
+    Refused(Failure),
+}
+
+/// Why an attempt did not deliver: enough to find the fault, never a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The kind of fault, for counting.
+    pub reason: Reason,
+    /// What a person needs to know: a reply's first 4 KiB, an error's text, the place in the TOML.
+    pub detail: String,
+    /// How long the destination asked us to wait.
+    pub retry_after: Option<SignedDuration>,
+}
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The reply had this HTTP status.
+    Status(u16),
+    /// A `response` rule of the destination decided.
+    Response,
+    /// No reply in time.
+    Timeout,
+    /// No connection, or one that broke.
+    Connection,
+    /// A file could not be written.
+    Io,
+    /// A filter or a mapping failed on this event.
+    Mapping,
+    /// The stored text is damaged.
+    Unreadable,
+}
+
+/// What becomes of an event for one destination once an attempt is over.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Every request the rules asked for was made.
+    Delivered,
+    /// The rules asked for none.
+    Filtered,
+    /// A response rule said to forget it.
+    Dropped,
+    /// Try again no earlier than this (server clock, UTC).
+    RetryAt(Timestamp, Failure),
+    /// Given up on: kept in the dead letters with the reason and its last attempt.
+    Dead(Failure),
+}
+
+/// Names one request's worth of an event across retries and reloads, so that what was delivered is not sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ItemKey {
+    /// The rule that made it, as a hash of the rule's own text: a changed rule is another rule.
+    pub rule: u64,
+    /// Its place in the rule's `each`; 0 without one.
+    pub index: u32,
+}
+
+/// The tries an event has had at one destination.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Attempts {
+    /// How many are over.
+    pub count: u32,
+    /// When the first one began.
+    pub first_at: Option<Timestamp>,
+    /// The items that were delivered, and are not sent again.
+    pub done: Vec<ItemKey>,
+    /// The items that were refused while others are still tried; in the end they decide.
+    pub refused: Vec<(ItemKey, Failure)>,
+}
+
+/// An event given up on for one destination.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// The destination that did not get it.
+    pub destination: DestinationName,
+    /// The event, whole.
+    pub event: Event,
+    /// Its last failure.
+    pub failure: Failure,
+    /// Its tries.
+    pub attempts: Attempts,
+    /// When it was given up on.
+    pub died_at: Timestamp,
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    /// Whether an item needs no other try.
+    #[must_use]
+    pub fn has_settled(&self, key: ItemKey) -> bool {
+        self.done.contains(&key) || self.refused.iter().any(|(refused, _)| *refused == key)
+    }
+}
+
+// === impl Outcome, Failure, Reason ===
+
+impl Outcome {
+    /// What went wrong, if anything did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Delivered | Self::Dropped => None,
+            Self::Failed(failure) | Self::Split(failure) | Self::Unauthorized(failure) | Self::Refused(failure) => {
+                Some(failure)
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// The same, to be changed.
+    pub fn failure_mut(&mut self) -> Option<&mut Failure> {
+        match self {
+            Self::Delivered | Self::Dropped => None,
+            Self::Failed(failure) | Self::Split(failure) | Self::Unauthorized(failure) | Self::Refused(failure) => {
+                Some(failure)
+            }
+        }
+    }
+}
+
+impl Failure {
+    /// A failure without a wish from the destination.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), retry_after: None }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.detail.is_empty() {
+            write!(f, "{}", self.reason)
+        } else {
+            write!(f, "{}: {}", self.reason, self.detail)
+        }
+    }
+}
+
+impl Reason {
+    /// The word for metrics, dead letters and scripts.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Status(_) => "status",
+            Self::Response => "response",
+            Self::Timeout => "timeout",
+            Self::Connection => "connection",
+            Self::Io => "io",
+            Self::Mapping => "mapping",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "status {status}"),
+            Self::Response | Self::Timeout | Self::Connection | Self::Io | Self::Mapping | Self::Unreadable => {
+                f.write_str(self.code())
+            }
+        }
+    }
+}

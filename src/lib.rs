@@ -1,0 +1,13 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+// The order is the rule: a room uses only what stands above it (tests/it/rooms.rs holds us to it).
+
+// --- words: plain data
+pub mod event;
+pub mod attempt;
+
+// --- rules: pure
+
+// --- shell: where awaiting happens
+
+// --- roof: sees everything, decides nothing
