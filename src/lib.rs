@@ -7,6 +7,7 @@ pub mod event;
 pub mod attempt;
 
 // --- rules: pure
+pub mod segment;
 
 // --- shell: where awaiting happens
 
