@@ -8,6 +8,7 @@ pub mod attempt;
 
 // --- rules: pure
 pub mod segment;
+pub mod expr;
 
 // --- shell: where awaiting happens
 

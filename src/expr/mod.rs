@@ -1,0 +1,119 @@
+//! The languages inside the TOML: `JSONPath` selects, minijinja shapes.
+//!
+//! Everything is compiled when the file is; running an expression on an event is pure, bounded by fuel and size, and
+//! copies nothing of the event it does not have to. This room knows nothing of destinations.
+
+pub mod filter;
+pub mod functions;
+pub mod scope;
+pub mod template;
+
+mod json;
+mod names;
+mod node;
+mod query;
+mod scan;
+mod text;
+mod time;
+
+use std::ops::Range;
+
+pub use names::{FileUse, NameUse};
+pub use scope::{Items, Names, Scope};
+
+/// A value an expression makes or reads: typed, cheap to clone.
+pub use minijinja::Value;
+/// What a value is.
+pub use minijinja::value::ValueKind;
+
+/// What one template may make, in bytes of output; a batch's envelope may make more, see
+/// [`Scope::output_max_bytes`]. What is passed on as it was received does not count.
+pub const OUTPUT_MAX_BYTES: usize = 1 << 20;
+
+/// What one evaluation may do, in steps of the template engine: about a millisecond of work.
+pub const FUEL: u64 = 50_000;
+
+/// What is wrong with an expression's text, found when it is compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The bytes at fault, within the expression's own text.
+    pub range: Range<usize>,
+    /// What is wrong, as a fragment.
+    pub message: String,
+    /// What to write instead.
+    pub help: Option<String>,
+}
+
+/// An expression failed on this event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct EvalError {
+    /// What went wrong, as a fragment without the event's data beyond a short excerpt.
+    pub message: String,
+    /// The bytes of the expression's own text that failed, where known.
+    pub range: Option<Range<usize>>,
+}
+
+/// Which fields a rendered body leaves out besides missing ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Omit {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those that are `null`.
+    Null,
+    /// Those that are `null`, `""`, `[]` or `{}`.
+    Empty,
+}
+
+/// How a value is written into text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Escape {
+    /// As it is.
+    #[default]
+    Plain,
+    /// Percent-encoded: all but the unreserved characters of RFC 3986.
+    Url,
+}
+
+// === impl Mistake, EvalError ===
+
+impl Mistake {
+    fn new(range: Range<usize>, message: impl Into<String>) -> Self {
+        Self { range, message: message.into(), help: None }
+    }
+
+    fn with_help(self, help: Option<String>) -> Self {
+        Self { help, ..self }
+    }
+}
+
+impl EvalError {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), range: None }
+    }
+
+    fn at(self, range: Range<usize>) -> Self {
+        Self { range: Some(range), ..self }
+    }
+}
+
+/// The name among `known` that was probably meant, as help.
+fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let distance_max = (word.chars().count() / 3).max(1);
+    let (distance, name) = known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase()), name))
+        .min()?;
+    (distance <= distance_max).then(|| format!("did you mean `{name}`?"))
+}
+
+/// The beginning of a text that may hold an event's data: enough to recognise it, never all of it.
+fn excerpt(text: &str) -> String {
+    const MAX_CHARS: usize = 40;
+    let mut short: String = text.chars().take(MAX_CHARS).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}

@@ -1,0 +1,355 @@
+//! What an expression sees.
+//!
+//! A name is looked for in `item`, `index` and `items`, then among the `let`s, then `env`, `tables`, `now`, `source`
+//! and `message`, then in the event's own fields. Making a scope costs one allocation; everything else waits until asked.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use jiff::Timestamp;
+use minijinja::value::{Object, ObjectRepr};
+use serde_json::Value as Json;
+
+use super::filter::Selection;
+use super::node::{ItemList, Node};
+use super::template::Template;
+use super::{EvalError, OUTPUT_MAX_BYTES, Value, functions};
+use crate::event::{Message, SourceName};
+
+/// How deep `let`s may build on one another. `config` rejects cycles; this keeps one from taking the process down.
+const LET_DEPTH_MAX: u8 = 32;
+
+/// The key under which `file()` finds [`Names::files`]: not a word, so no expression can say it.
+pub(super) const FILES_KEY: &str = "file()";
+
+/// The names a file defines, shared by all events: `env`, `tables` and the `let`s in force for one destination.
+#[derive(Default)]
+pub struct Names {
+    /// The variables the file mentions, by name; a map.
+    pub env: Value,
+    /// `[tables.NAME]`; a map of maps.
+    pub tables: Value,
+    /// The contents of the files that `file('…')` names, by path; a map.
+    pub files: Value,
+    /// `[let]`, then the destination's own, which win; evaluated at most once per event, when first asked. They see
+    /// the event, not `item` and `index`.
+    pub lets: Vec<(String, Template)>,
+}
+
+/// The names of one evaluation. Cheap to clone; clones share what their `let`s came to.
+#[derive(Clone)]
+pub struct Scope {
+    base: Arc<Base>,
+    item: Option<Arc<ItemFrame>>,
+}
+
+/// The rendered items of a batch, as JSON text, that an envelope puts in place.
+pub struct Items {
+    /// Each item's JSON text.
+    pub json: Vec<bytes::Bytes>,
+}
+
+/// A dotted name that was found: fields of a node, walked when it is known what for, or a value.
+pub(super) enum Found<'a> {
+    Inside(&'a Node, &'a [String]),
+    Value(Value),
+}
+
+struct Base {
+    names: Arc<Names>,
+    root: Node,
+    source: Option<SourceName>,
+    now: Option<Timestamp>,
+    items: Option<Arc<ItemList>>,
+    lets: OnceLock<Box<[Let]>>,
+    let_depth: AtomicU8,
+}
+
+type Let = OnceLock<Result<Value, EvalError>>;
+
+struct ItemFrame {
+    base: Arc<Base>,
+    item: Value,
+    index: usize,
+}
+
+/// A `let` that failed, on its way through the engine.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct LetError(pub(super) String);
+
+static NULL: LazyLock<Arc<Json>> = LazyLock::new(|| Arc::new(Json::Null));
+
+// === impl Names ===
+
+/// A variable's value shorter than this is no secret: `true`, `8080`, `eu`.
+const SECRET_CHARS_MIN: usize = 8;
+
+impl Names {
+    /// The text with every value of a variable or a secret's file replaced, so that it may be logged and kept.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> String {
+        let maps = [&self.env, &self.files];
+        let secrets =
+            maps.into_iter().flat_map(|map| map.try_iter().into_iter().flatten().map(|key| map.get_item(&key)));
+        secrets.filter_map(Result::ok).fold(text.to_owned(), |text, secret| match secret.as_str().map(str::trim) {
+            Some(secret) if secret.len() >= SECRET_CHARS_MIN => text.replace(secret, "[secret]"),
+            Some(_) | None => text,
+        })
+    }
+}
+
+// === impl Scope ===
+
+impl Scope {
+    /// An event before the rules: its own fields, `message`, `source`, `now`, `env`, `tables`, the `let`s.
+    #[must_use]
+    pub fn event(names: &Arc<Names>, message: &Message, now: Timestamp) -> Self {
+        let (source, now) = (Some(message.source.clone()), Some(now));
+        Self::new(Base { source, now, ..Base::new(names, Arc::clone(&message.value)) })
+    }
+
+    /// The same with `item` and `index`.
+    #[must_use]
+    pub fn with_item(&self, item: Value, index: usize) -> Self {
+        let base = Arc::clone(&self.base);
+        let item = Arc::new(ItemFrame { base: Arc::clone(&base), item, index });
+        Self { base, item: Some(item) }
+    }
+
+    /// A batch before its envelope: `items`, `now`, `env`, `tables`; no event fields, no `let` that reads them.
+    #[must_use]
+    pub fn batch(names: &Arc<Names>, items: Items, now: Timestamp) -> Self {
+        let items = Some(Arc::new(ItemList::new(items.json)));
+        Self::new(Base { items, now: Some(now), ..Base::new(names, Arc::clone(&NULL)) })
+    }
+
+    /// A reply before the response rules: `status`, `headers`, `body` (and `item`, `index` by `with_item`).
+    #[must_use]
+    pub fn reply(names: &Arc<Names>, reply: Arc<Json>) -> Self {
+        Self::new(Base::new(names, reply))
+    }
+
+    /// Only `env` and `tables`: for what is settled when the file is compiled.
+    #[must_use]
+    pub fn file(names: &Arc<Names>) -> Self {
+        Self::new(Base::new(names, Arc::clone(&NULL)))
+    }
+
+    /// The JSON that `$` and `@` of a filter are.
+    #[must_use]
+    pub fn json(&self) -> &Arc<Json> {
+        self.base.root.tree()
+    }
+
+    /// A piece of [`Scope::json`] as a value, without a copy; a piece of something else is copied.
+    #[must_use]
+    pub fn wrap(&self, piece: &Json) -> Value {
+        self.base.root.wrap(piece)
+    }
+
+    /// The nodes of [`Scope::json`] that a path picks, as values without a copy, in document order.
+    #[must_use]
+    pub fn select(&self, path: &Selection) -> Vec<Value> {
+        path.select(self.json()).into_iter().map(|piece| self.wrap(piece)).collect()
+    }
+
+    /// What one template may make here, in bytes: [`OUTPUT_MAX_BYTES`], and for an envelope twice its batch more.
+    #[must_use]
+    pub fn output_max_bytes(&self) -> usize {
+        let items_bytes = self.base.items.as_ref().map_or(0, |items| items.size_bytes());
+        OUTPUT_MAX_BYTES + 2 * items_bytes
+    }
+
+    fn new(base: Base) -> Self {
+        Self { base: Arc::new(base), item: None }
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.base.names
+    }
+
+    /// The scope as the engine takes it.
+    pub(super) fn to_value(&self) -> Value {
+        match &self.item {
+            Some(item) => Value::from_dyn_object(Arc::clone(item)),
+            None => Value::from_dyn_object(Arc::clone(&self.base)),
+        }
+    }
+
+    /// Finds a dotted name without the engine.
+    pub(super) fn find<'a>(&'a self, path: &'a [String]) -> Result<Found<'a>, EvalError> {
+        let Some((root, fields)) = path.split_first() else { return Ok(Found::Value(Value::UNDEFINED)) };
+        if let Some(item) = &self.item {
+            match root.as_str() {
+                "item" => return Found::in_value(&item.item, fields),
+                "index" => return Found::in_value(&Value::from(item.index), fields).map(Found::detached),
+                _ => {}
+            }
+        }
+        if let Some(value) = self.base.named(root) {
+            return Found::in_value(&value?, fields).map(Found::detached);
+        }
+        if functions::is_function(root) {
+            return Ok(Found::Value(Value::UNDEFINED));
+        }
+        Ok(Found::Inside(&self.base.root, path))
+    }
+}
+
+// === impl Found ===
+
+impl<'a> Found<'a> {
+    fn in_value(value: &'a Value, fields: &'a [String]) -> Result<Self, EvalError> {
+        if let Some(node) = value.downcast_object_ref::<Node>() {
+            return Ok(Self::Inside(node, fields));
+        }
+        let mut value = value.clone();
+        for field in fields {
+            if value.is_undefined() {
+                break;
+            }
+            value = value.get_attr(field).map_err(|error| EvalError::new(error.to_string()))?;
+        }
+        Ok(Self::Value(value))
+    }
+
+    /// The same without a hold on where it was found.
+    fn detached<'b>(self) -> Found<'b> {
+        Found::Value(self.into_value())
+    }
+
+    pub(super) fn into_value(self) -> Value {
+        match self {
+            Self::Inside(node, fields) => node.at_path(fields),
+            Self::Value(value) => value,
+        }
+    }
+}
+
+// === impl Base ===
+
+impl Base {
+    fn new(names: &Arc<Names>, root: Arc<Json>) -> Self {
+        Self {
+            names: Arc::clone(names),
+            root: Node::root(root),
+            source: None,
+            now: None,
+            items: None,
+            lets: OnceLock::new(),
+            let_depth: AtomicU8::new(0),
+        }
+    }
+
+    /// What the file and the situation define under this name.
+    fn named(self: &Arc<Self>, name: &str) -> Option<Result<Value, EvalError>> {
+        if let (Some(items), "items") = (&self.items, name) {
+            return Some(Ok(Value::from_dyn_object(Arc::clone(items))));
+        }
+        if let Some(index) = self.names.lets.iter().rposition(|(own, _)| own == name) {
+            return Some(self.let_value(index));
+        }
+        let value = match name {
+            "env" => self.names.env.clone(),
+            "tables" => self.names.tables.clone(),
+            "now" => Value::from(format!("{:.3}", self.now?)),
+            "source" => Value::from(self.source.as_ref()?.as_str()),
+            "message" if self.source.is_some() => self.root.at_path(&[]),
+            FILES_KEY => self.names.files.clone(),
+            _ => return None,
+        };
+        Some(Ok(value))
+    }
+
+    /// The event's own field, unless it would hide a function.
+    fn field(&self, name: &str) -> Option<Value> {
+        if functions::is_function(name) { None } else { self.root.field(name) }
+    }
+
+    fn let_value(self: &Arc<Self>, index: usize) -> Result<Value, EvalError> {
+        let lets = self.lets.get_or_init(|| self.names.lets.iter().map(|_| OnceLock::new()).collect());
+        if let Some(value) = lets[index].get() {
+            return value.clone();
+        }
+        // Not `get_or_init`: a `let` that reaches itself would wait for itself for ever.
+        let value = self.evaluate_let(index);
+        lets[index].get_or_init(|| value).clone()
+    }
+
+    fn evaluate_let(self: &Arc<Self>, index: usize) -> Result<Value, EvalError> {
+        let (name, template) = &self.names.lets[index];
+        if self.let_depth.fetch_add(1, Ordering::Relaxed) >= LET_DEPTH_MAX {
+            self.let_depth.fetch_sub(1, Ordering::Relaxed);
+            return Err(EvalError::new(format!("let.{name} builds on too many others, or on itself")));
+        }
+        let value = template.value(&Scope { base: Arc::clone(self), item: None });
+        self.let_depth.fetch_sub(1, Ordering::Relaxed);
+        value.map_err(|error| in_let(name, error))
+    }
+
+    fn lookup(self: &Arc<Self>, name: &str) -> Option<Value> {
+        match self.named(name) {
+            Some(Ok(value)) => Some(value),
+            Some(Err(error)) => Some(failed(error)),
+            None => self.field(name),
+        }
+    }
+}
+
+/// The failure under the name of the innermost `let` that failed.
+fn in_let(name: &str, error: EvalError) -> EvalError {
+    if error.message.starts_with("let.") { error } else { EvalError::new(format!("let.{name}: {}", error.message)) }
+}
+
+fn failed(error: EvalError) -> Value {
+    let kind = minijinja::ErrorKind::InvalidOperation;
+    Value::from(minijinja::Error::new(kind, error.message.clone()).with_source(LetError(error.message)))
+}
+
+impl fmt::Debug for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("scope")
+    }
+}
+
+impl Object for Base {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.lookup(key.as_str()?)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        self.lookup(key)
+    }
+}
+
+// === impl ItemFrame ===
+
+impl fmt::Debug for ItemFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("scope of an item")
+    }
+}
+
+impl Object for ItemFrame {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get_value_by_str(key.as_str()?)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        match key {
+            "item" => Some(self.item.clone()),
+            "index" => Some(Value::from(self.index)),
+            _ => self.base.lookup(key),
+        }
+    }
+}
