@@ -9,6 +9,8 @@ pub mod attempt;
 // --- rules: pure
 pub mod segment;
 pub mod expr;
+pub mod retry;
+pub mod plan;
 
 // --- shell: where awaiting happens
 

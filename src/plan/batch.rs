@@ -1,0 +1,236 @@
+//! What is sent: items, the address they share, the batch they travel in and the request it becomes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::Value as Json;
+
+use super::render::{RuleError, percent_encode};
+use super::{BatchSettings, Destination, DestinationKind, Encoding, Rule};
+use crate::attempt::ItemKey;
+use crate::event::MessageId;
+use crate::expr::{EvalError, Items, Scope};
+
+/// Where an item goes. Items of equal addresses may share a request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// The method, in uppercase.
+    pub method: String,
+    /// The whole URL; empty for destinations that are not HTTP.
+    pub url: String,
+    /// Names in lowercase, in file order.
+    pub headers: Vec<(String, String)>,
+    /// The value of `batch.by`.
+    pub by: String,
+    /// How the body becomes bytes.
+    pub encoding: Encoding,
+    /// Which batch settings are meant: rules that inherit the destination's share them.
+    pub lane: usize,
+}
+
+/// One rendered payload: what one rule (or one element of its `each`) makes of an event.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Its name across retries.
+    pub key: ItemKey,
+    /// The rule that made it.
+    pub rule: usize,
+    /// Where it goes.
+    pub address: Arc<Address>,
+    /// JSON text, or lines, or plain text, by the rule's encoding; `None`: no body.
+    pub body: Option<Bytes>,
+    /// The event it was made from: its idempotency key.
+    pub message_id: MessageId,
+}
+
+/// Items that share one request, and whose they are.
+#[derive(Clone, Debug)]
+pub struct Batch<T> {
+    /// Never empty; all of one address.
+    pub items: Vec<(Item, T)>,
+    /// When the first one came.
+    pub opened_at: Timestamp,
+}
+
+/// What leaves the house.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The method, in uppercase; empty for destinations that are not HTTP.
+    pub method: String,
+    /// The whole URL; empty for destinations that are not HTTP.
+    pub url: String,
+    /// Names in lowercase.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Option<Bytes>,
+    /// The longest it may take.
+    pub timeout: Duration,
+}
+
+// === impl Batch ===
+
+impl<T> Batch<T> {
+    /// The two halves, for a destination that found the whole too large.
+    #[must_use]
+    pub fn halves(mut self) -> (Self, Self) {
+        let items = self.items.split_off(self.items.len() / 2);
+        let second = Self { items, opened_at: self.opened_at };
+        (self, second)
+    }
+}
+
+// === impl Item ===
+
+impl Item {
+    /// Whether both may travel in one request.
+    #[must_use]
+    pub fn shares_request_with(&self, other: &Self) -> bool {
+        self.address.lane != UNBATCHED && self.address == other.address
+    }
+
+    /// Bytes of its body.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.body.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// The lane of items whose rule does not batch.
+pub(super) const UNBATCHED: usize = 0;
+
+// === impl Destination ===
+
+impl Destination {
+    /// Makes the request that carries a batch.
+    ///
+    /// # Errors
+    /// When the envelope fails on these items, or the body does not suit the encoding.
+    ///
+    /// # Panics
+    /// When the batch is empty, which no packer makes.
+    pub fn request<T>(&self, batch: &Batch<T>, now: Timestamp) -> Result<Request, RuleError> {
+        let first = &batch.items.first().expect("a batch is never empty").0;
+        let rule = &self.rules[first.rule];
+        let items = batch.items.iter().map(|(item, _)| item);
+        let body = self.body(rule, items, now).map_err(|error| self.error(Some(rule), error))?;
+        let address = &first.address;
+        let mut headers = address.headers.clone();
+        if let Some(content_type) = self.content_type(rule.request.encoding, body.is_some(), &headers) {
+            headers.push(("content-type".to_owned(), content_type.to_owned()));
+        }
+        Ok(Request { method: address.method.clone(), url: address.url.clone(), headers, body, timeout: self.timeout })
+    }
+
+    fn content_type(&self, encoding: Encoding, has_body: bool, headers: &[(String, String)]) -> Option<&'static str> {
+        let is_set = headers.iter().any(|(name, _)| name == "content-type");
+        (self.kind == DestinationKind::Http && has_body && !is_set).then(|| encoding.content_type())
+    }
+
+    fn body<'a>(
+        &self,
+        rule: &Rule,
+        items: impl Iterator<Item = &'a Item>,
+        now: Timestamp,
+    ) -> Result<Option<Bytes>, EvalError> {
+        let mut bodies = items.filter_map(|item| item.body.clone());
+        let encoding = if self.kind == DestinationKind::Http { rule.request.encoding } else { Encoding::Ndjson };
+        match (encoding, &rule.batch) {
+            (Encoding::Ndjson, _) => Ok(Some(lines(bodies))),
+            (Encoding::Text, _) => Ok(Some(joined(bodies, b"", b"\n", b""))),
+            (Encoding::Json, None) => Ok(bodies.next()),
+            (Encoding::Form, None) => bodies.next().map(|body| form(&body)).transpose(),
+            (Encoding::Json | Encoding::Form, Some(batch)) => {
+                let body = self.envelope(rule, batch, bodies.collect(), now)?;
+                if encoding == Encoding::Form { form(&body).map(Some) } else { Ok(Some(body)) }
+            }
+        }
+    }
+
+    /// The JSON body around a batch's items.
+    pub(super) fn envelope(
+        &self,
+        rule: &Rule,
+        batch: &BatchSettings,
+        items: Vec<Bytes>,
+        now: Timestamp,
+    ) -> Result<Bytes, EvalError> {
+        let Some(mapping) = &batch.body else { return Ok(joined(items.into_iter(), b"[", b",", b"]")) };
+        let size: usize = items.iter().map(|item| item.len() + 1).sum();
+        let mut out = Vec::with_capacity(size + 128);
+        let scope = Scope::batch(&self.names, Items { json: items }, now);
+        let is_written = mapping.write_json(&scope, rule.request.omit, &mut out).map_err(|place| place.error)?;
+        if !is_written {
+            return Err(EvalError { message: "the batch's body is missing as a whole".to_owned(), range: None });
+        }
+        Ok(out.into())
+    }
+}
+
+fn lines(bodies: impl Iterator<Item = Bytes>) -> Bytes {
+    let mut out = Vec::new();
+    for body in bodies {
+        out.extend_from_slice(&body);
+        out.push(b'\n');
+    }
+    out.into()
+}
+
+fn joined(bodies: impl Iterator<Item = Bytes>, open: &[u8], between: &[u8], close: &[u8]) -> Bytes {
+    let mut out = open.to_vec();
+    for (index, body) in bodies.enumerate() {
+        if index > 0 {
+            out.extend_from_slice(between);
+        }
+        out.extend_from_slice(&body);
+    }
+    out.extend_from_slice(close);
+    out.into()
+}
+
+/// A JSON object as a form: scalars as text, lists as repeated keys, objects as JSON, `null` left out.
+fn form(json: &[u8]) -> Result<Bytes, EvalError> {
+    let not_an_object = || EvalError { message: "a form's body must be a table".to_owned(), range: None };
+    let value: Json = serde_json::from_slice(json).map_err(|_| not_an_object())?;
+    let members = value.as_object().ok_or_else(not_an_object)?;
+    let mut out = String::with_capacity(json.len());
+    for (key, value) in members {
+        match value {
+            Json::Array(elements) => elements.iter().for_each(|element| push_pair(&mut out, key, element)),
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_) => {
+                push_pair(&mut out, key, value);
+            }
+        }
+    }
+    Ok(out.into())
+}
+
+fn push_pair(out: &mut String, key: &str, value: &Json) {
+    let text = match value {
+        Json::Null => return,
+        Json::String(text) => text.clone(),
+        Json::Bool(_) | Json::Number(_) | Json::Array(_) | Json::Object(_) => value.to_string(),
+    };
+    if !out.is_empty() {
+        out.push('&');
+    }
+    percent_encode(key, out);
+    out.push('=');
+    percent_encode(&text, out);
+}
+
+// === impl Encoding ===
+
+impl Encoding {
+    /// The media type of a body in this encoding.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Form => "application/x-www-form-urlencoded",
+            Self::Text => "text/plain; charset=utf-8",
+        }
+    }
+}

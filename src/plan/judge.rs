@@ -1,0 +1,189 @@
+//! What a reply means, item by item: the destination's own rules first, then the general table.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value as Json};
+
+use super::{Destination, ResponseRule, Then};
+use crate::attempt::{Failure, Outcome, Reason};
+use crate::expr::{EvalError, Scope};
+
+/// What came back from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// An HTTP answer.
+    Answered {
+        /// Its status.
+        status: u16,
+        /// Its headers, names in lowercase.
+        headers: Vec<(String, String)>,
+        /// Its body, or the first part of a very long one.
+        body: Bytes,
+    },
+    /// Everything was written where it belongs.
+    Written,
+    /// Nothing came back.
+    Lost(Failure),
+    /// It cannot be sent at all.
+    Unsendable(Failure),
+}
+
+/// Bytes of a reply's text that a failure keeps.
+const DETAIL_BYTES_MAX: usize = 4096;
+
+// === impl Destination ===
+
+impl Destination {
+    /// One outcome per item of the batch that got this reply.
+    #[must_use]
+    pub fn judge(&self, reply: &Reply, items: usize, now: Timestamp) -> Vec<Outcome> {
+        let mut outcomes = self.judge_raw(reply, items, now);
+        for failure in outcomes.iter_mut().filter_map(Outcome::failure_mut) {
+            failure.detail = self.names.redact(&failure.detail);
+        }
+        outcomes
+    }
+
+    fn judge_raw(&self, reply: &Reply, items: usize, now: Timestamp) -> Vec<Outcome> {
+        let (status, headers, body) = match reply {
+            Reply::Written => return vec![Outcome::Delivered; items],
+            Reply::Lost(failure) => return vec![Outcome::Failed(failure.clone()); items],
+            Reply::Unsendable(failure) => return vec![Outcome::Refused(failure.clone()); items],
+            Reply::Answered { status, headers, body } => (*status, headers, body),
+        };
+        self.judge_by_rules(reply, items, now)
+            .unwrap_or_else(|| vec![judge_status(status, items, failure(status, headers, body, now)); items])
+    }
+
+    fn judge_by_rules(&self, reply: &Reply, items: usize, now: Timestamp) -> Option<Vec<Outcome>> {
+        let Reply::Answered { status, headers, body } = reply else { return None };
+        if self.responses.is_empty() {
+            return None;
+        }
+        let scope = Scope::reply(&self.names, Arc::new(reply_json(*status, headers, body)));
+        let failure = failure(*status, headers, body, now);
+        let failure =
+            Failure { reason: Reason::Response, detail: format!("status {status}: {}", failure.detail), ..failure };
+        self.responses.iter().find_map(|rule| match rule.judge(&scope, items, &failure) {
+            Ok(outcomes) => outcomes,
+            Err(error) => Some(vec![Outcome::Failed(rule_failed(&error, &failure)); items]),
+        })
+    }
+}
+
+/// The general table, for replies that no rule of the file speaks of.
+///
+/// 413 is "too large" by RFC 9110, 15.5.14; 529 is what several vendors answer when overloaded. A batch whose content is
+/// refused (400, 422) is halved until the culprit is alone: one bad event must not take its neighbours along. Redirects
+/// are not followed: a POST that moves is a mistake in the file.
+fn judge_status(status: u16, items: usize, failure: Failure) -> Outcome {
+    match status {
+        200..=299 => Outcome::Delivered,
+        401 | 403 => Outcome::Unauthorized(failure),
+        413 => Outcome::Split(failure),
+        400 | 422 if items > 1 => Outcome::Split(failure),
+        408 | 425 | 429 | 500 | 502 | 503 | 504 | 529 => Outcome::Failed(failure),
+        _ => Outcome::Refused(failure),
+    }
+}
+
+fn failure(status: u16, headers: &[(String, String)], body: &[u8], now: Timestamp) -> Failure {
+    let retry_after = headers.iter().find(|(name, _)| name == "retry-after");
+    Failure {
+        reason: Reason::Status(status),
+        detail: excerpt(body),
+        retry_after: retry_after.and_then(|(_, value)| parse_retry_after(value, now)),
+    }
+}
+
+fn excerpt(body: &[u8]) -> String {
+    String::from_utf8_lossy(&body[..body.len().min(DETAIL_BYTES_MAX)]).trim().to_owned()
+}
+
+/// `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3); a time gone by is no wait.
+fn parse_retry_after(value: &str, now: Timestamp) -> Option<SignedDuration> {
+    if let Ok(seconds) = value.trim().parse::<u32>() {
+        return Some(SignedDuration::from_secs(seconds.into()));
+    }
+    let at = rfc2822::parse(value.trim()).ok()?.timestamp();
+    Some(at.duration_since(now).max(SignedDuration::ZERO))
+}
+
+/// `{ status, headers, body }`: a body that is JSON is opened, any other is text.
+fn reply_json(status: u16, headers: &[(String, String)], body: &[u8]) -> Json {
+    let headers: Map<String, Json> =
+        headers.iter().map(|(name, value)| (name.clone(), Json::String(value.clone()))).collect();
+    let body =
+        serde_json::from_slice(body).unwrap_or_else(|_| Json::String(String::from_utf8_lossy(body).into_owned()));
+    serde_json::json!({ "status": status, "headers": headers, "body": body })
+}
+
+fn rule_failed(error: &EvalError, failure: &Failure) -> Failure {
+    Failure { detail: format!("a response rule failed ({error}) on {}", failure.detail), ..failure.clone() }
+}
+
+// === impl ResponseRule ===
+
+impl ResponseRule {
+    /// The outcomes, if the rule speaks of this reply. With `each` it does when there is something to speak of.
+    fn judge(&self, scope: &Scope, items: usize, failure: &Failure) -> Result<Option<Vec<Outcome>>, EvalError> {
+        for condition in &self.when {
+            if !condition.holds(scope)? {
+                return Ok(None);
+            }
+        }
+        let Some(each) = &self.each else {
+            let outcome = self.then(scope)?.outcome(failure);
+            return Ok(Some(vec![outcome; items]));
+        };
+        let parts = each.select(scope.json());
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let mut outcomes = vec![self.rest.outcome(failure); items];
+        for (position, part) in parts.into_iter().enumerate() {
+            let scope = scope.with_item(scope.wrap(part), position);
+            let index = self.index_of(&scope, position)?;
+            if let Some(outcome) = outcomes.get_mut(index) {
+                *outcome = self
+                    .then(&scope)?
+                    .outcome(&Failure { detail: excerpt(part.to_string().as_bytes()), ..failure.clone() });
+            }
+        }
+        Ok(Some(outcomes))
+    }
+
+    fn index_of(&self, scope: &Scope, position: usize) -> Result<usize, EvalError> {
+        let Some(index) = &self.index else { return Ok(position) };
+        let not_a_place = || EvalError { message: "`index` gave no place in the batch".to_owned(), range: None };
+        index.value(scope)?.as_usize().ok_or_else(not_a_place)
+    }
+
+    fn then(&self, scope: &Scope) -> Result<Then, EvalError> {
+        let value = self.then.value(scope)?;
+        let unknown = || EvalError {
+            message: format!("`then` gave {value}, which is none of ok, retry, split, dead, drop, pause"),
+            range: None,
+        };
+        value.as_str().and_then(Then::from_word).ok_or_else(unknown)
+    }
+}
+
+// === impl Then ===
+
+impl Then {
+    fn outcome(self, failure: &Failure) -> Outcome {
+        let failure = failure.clone();
+        match self {
+            Self::Ok => Outcome::Delivered,
+            Self::Retry => Outcome::Failed(failure),
+            Self::Split => Outcome::Split(failure),
+            Self::Dead => Outcome::Refused(failure),
+            Self::Drop => Outcome::Dropped,
+            Self::Pause => Outcome::Unauthorized(failure),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A TOML table that has the shape of the destination's document: constants, templates, spreads and lists.
+
+use std::fmt;
+
+use super::Each;
+use crate::expr::template::{self, Template};
+use crate::expr::{EvalError, Omit, Scope, Value, ValueKind};
+
+/// How a body, or an envelope, is made from an event.
+#[allow(clippy::large_enum_variant, reason = "made once a file: a box would be one more step for every event")]
+pub enum Mapping {
+    /// JSON text that is the same for every event.
+    Constant(String),
+    /// One string of the file.
+    Template(Template),
+    /// A table: first what is spread, then the named fields, which win.
+    Object {
+        /// `"..."`: objects whose members are taken over; missing ones are skipped.
+        spread: Vec<Template>,
+        /// In file order; a missing value leaves its field out.
+        fields: Vec<(String, Mapping)>,
+    },
+    /// A list; missing elements are left out.
+    List(Vec<Mapping>),
+    /// `{ each = …, item = … }`: a list made from a list, with `item` and `index` in scope.
+    Each {
+        /// What it runs over; missing: the whole list is missing.
+        over: Box<Each>,
+        /// What becomes of each element.
+        item: Box<Mapping>,
+    },
+}
+
+/// An error and the keys that lead to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PlacedError {
+    pub(crate) place: String,
+    pub(crate) error: EvalError,
+}
+
+/// The members of an object under construction: commas, and who came first.
+struct Members<'a> {
+    out: &'a mut Vec<u8>,
+    omit: Omit,
+    is_first: bool,
+}
+
+// === impl Mapping ===
+
+impl Mapping {
+    /// Appends the JSON it makes; `false` and nothing written when it is missing as a whole.
+    pub(crate) fn write_json(&self, scope: &Scope, omit: Omit, out: &mut Vec<u8>) -> Result<bool, PlacedError> {
+        match self {
+            Self::Constant(json) => {
+                out.extend_from_slice(json.as_bytes());
+                Ok(true)
+            }
+            Self::Template(template) => template.write_json(scope, omit, out).map_err(PlacedError::from),
+            Self::Object { spread, fields } => write_object(spread, fields, scope, omit, out),
+            Self::List(elements) => write_list(elements, scope, omit, out),
+            Self::Each { over, item } => write_each(over, item, scope, omit, out),
+        }
+    }
+}
+
+fn write_object(
+    spread: &[Template],
+    fields: &[(String, Mapping)],
+    scope: &Scope,
+    omit: Omit,
+    out: &mut Vec<u8>,
+) -> Result<bool, PlacedError> {
+    out.push(b'{');
+    let mut members = Members { out, omit, is_first: true };
+    let spread = spread.iter().map(|template| template.value(scope)).collect::<Result<Vec<_>, _>>();
+    let spread = spread.map_err(|error| PlacedError::at("\"...\"", error))?;
+    for (position, object) in spread.iter().enumerate() {
+        let is_named_later = |key: &str| {
+            fields.iter().any(|(name, _)| name == key) || spread[position + 1..].iter().any(|later| has_key(later, key))
+        };
+        members.spread(object, is_named_later).map_err(|error| PlacedError::at("\"...\"", error))?;
+    }
+    for (name, mapping) in fields {
+        members.field(name, |omit, out| mapping.write_json(scope, omit, out)).map_err(|error| error.within(name))?;
+    }
+    out.push(b'}');
+    Ok(true)
+}
+
+fn has_key(object: &Value, key: &str) -> bool {
+    object.get_attr(key).is_ok_and(|value| !value.is_undefined())
+}
+
+fn write_list(elements: &[Mapping], scope: &Scope, omit: Omit, out: &mut Vec<u8>) -> Result<bool, PlacedError> {
+    out.push(b'[');
+    let mut is_first = true;
+    for (index, element) in elements.iter().enumerate() {
+        write_element(element, scope, omit, &mut is_first, out).map_err(|error| error.within(index))?;
+    }
+    out.push(b']');
+    Ok(true)
+}
+
+fn write_each(over: &Each, item: &Mapping, scope: &Scope, omit: Omit, out: &mut Vec<u8>) -> Result<bool, PlacedError> {
+    let Some(elements) = over.elements(scope).map_err(|error| PlacedError::at("each", error))? else {
+        return Ok(false);
+    };
+    out.push(b'[');
+    let mut is_first = true;
+    for (index, element) in elements.into_iter().enumerate() {
+        let scope = scope.with_item(element, index);
+        write_element(item, &scope, omit, &mut is_first, out).map_err(|error| error.within("item"))?;
+    }
+    out.push(b']');
+    Ok(true)
+}
+
+fn write_element(
+    element: &Mapping,
+    scope: &Scope,
+    omit: Omit,
+    is_first: &mut bool,
+    out: &mut Vec<u8>,
+) -> Result<(), PlacedError> {
+    let before = out.len();
+    if !*is_first {
+        out.push(b',');
+    }
+    if element.write_json(scope, omit, out)? {
+        *is_first = false;
+    } else {
+        out.truncate(before);
+    }
+    Ok(())
+}
+
+// === impl Members ===
+
+impl Members<'_> {
+    fn field<E>(&mut self, name: &str, write: impl FnOnce(Omit, &mut Vec<u8>) -> Result<bool, E>) -> Result<(), E> {
+        let before = self.out.len();
+        if !self.is_first {
+            self.out.push(b',');
+        }
+        serde_json::to_writer(&mut *self.out, name).expect("text is always JSON, and memory takes it");
+        self.out.push(b':');
+        let start = self.out.len();
+        let is_written = write(self.omit, self.out)?;
+        if is_written && !self.omit.leaves_out(&self.out[start..]) {
+            self.is_first = false;
+        } else {
+            self.out.truncate(before);
+        }
+        Ok(())
+    }
+
+    fn spread(&mut self, object: &Value, is_named_later: impl Fn(&str) -> bool) -> Result<(), EvalError> {
+        if object.is_undefined() || object.is_none() {
+            return Ok(());
+        }
+        let not_an_object =
+            || EvalError { message: "only an object can be spread with \"...\"".to_owned(), range: None };
+        if object.kind() != ValueKind::Map {
+            return Err(not_an_object());
+        }
+        for key in object.try_iter().map_err(|_| not_an_object())? {
+            let Some(name) = key.as_str() else { return Err(not_an_object()) };
+            if is_named_later(name) {
+                continue;
+            }
+            let value = object.get_item(&key).map_err(|_| not_an_object())?;
+            self.field(name, |omit, out| template::write_json(&value, omit, out).map(|()| true))?;
+        }
+        Ok(())
+    }
+}
+
+// === impl Omit ===
+
+impl Omit {
+    /// Whether a value, as written, is one that is left out.
+    #[must_use]
+    pub fn leaves_out(self, json: &[u8]) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Null => json == b"null",
+            Self::Empty => matches!(json, b"null" | b"\"\"" | b"[]" | b"{}"),
+        }
+    }
+}
+
+// === impl PlacedError ===
+
+impl PlacedError {
+    pub(crate) fn at(place: impl Into<String>, error: EvalError) -> Self {
+        Self { place: place.into(), error }
+    }
+
+    pub(crate) fn within(self, key: impl fmt::Display) -> Self {
+        let place = if self.place.is_empty() { key.to_string() } else { format!("{key}.{}", self.place) };
+        Self { place, error: self.error }
+    }
+}
+
+impl From<EvalError> for PlacedError {
+    fn from(error: EvalError) -> Self {
+        Self { place: String::new(), error }
+    }
+}

@@ -1,0 +1,303 @@
+//! From an event and the rules that want it to items: addresses and bodies, typed and bounded.
+//!
+//! All or nothing: when one rule fails on an event, none of its items exists.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::batch::{Address, Item, UNBATCHED};
+use super::mapping::PlacedError;
+use super::select::Matches;
+use super::{Auth, BatchSettings, Destination, Each, Encoding, Mapping, RequestTemplate, Rule};
+use crate::attempt::ItemKey;
+use crate::event::MessageId;
+use crate::expr::template::Template;
+use crate::expr::{Escape, EvalError, Scope, Value};
+
+/// All but the unreserved characters of RFC 3986, section 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Elements of one `each`: a bound on what one event can make us send.
+const EACH_MAX: usize = 10_000;
+
+/// A rule failed on an event: the place in the file, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {error}")]
+pub struct RuleError {
+    /// A path such as `destinations.crm.rules[0].body.email`.
+    pub place: String,
+    /// Why.
+    pub error: EvalError,
+}
+
+// === impl Destination ===
+
+impl Destination {
+    /// Makes the items of an event, in the order of its rules.
+    ///
+    /// # Errors
+    /// When a mapping fails on this event.
+    pub fn render(&self, matches: &Matches<'_>, message_id: &MessageId) -> Result<Vec<Item>, RuleError> {
+        let mut items = Vec::with_capacity(matches.rules.len());
+        for rule in &matches.rules {
+            Self::render_rule(rule, &matches.scope, message_id, &mut items)
+                .map_err(|PlacedError { place, error }| self.error(Some(rule), error).within(place))?;
+        }
+        Ok(items)
+    }
+
+    fn render_rule(
+        rule: &Rule,
+        scope: &Scope,
+        message_id: &MessageId,
+        items: &mut Vec<Item>,
+    ) -> Result<(), PlacedError> {
+        let mut push = |scope: &Scope, index: u32| -> Result<(), PlacedError> {
+            items.push(Item {
+                key: ItemKey { rule: rule.fingerprint, index },
+                rule: rule.index,
+                address: rule.address(scope)?,
+                body: rule.request.body(scope)?,
+                message_id: message_id.clone(),
+            });
+            Ok(())
+        };
+        let Some(each) = &rule.each else { return push(scope, 0) };
+        let elements = each.elements(scope).map_err(|error| PlacedError::at("each", error))?;
+        for (index, element) in (0..).zip(elements.unwrap_or_default()) {
+            push(&scope.with_item(element, index as usize), index)?;
+        }
+        Ok(())
+    }
+
+    /// An error with its place in the file.
+    pub(super) fn error(&self, rule: Option<&Rule>, error: EvalError) -> RuleError {
+        let place = match rule {
+            Some(rule) => format!("destinations.{}.rules[{}]", self.name, rule.index),
+            None => format!("destinations.{}", self.name),
+        };
+        let message = self.names.redact(&error.message);
+        RuleError { place, error: EvalError { message, ..error } }
+    }
+}
+
+// === impl RuleError ===
+
+impl RuleError {
+    pub(super) fn within(mut self, key: impl fmt::Display) -> Self {
+        self.place = format!("{}.{key}", self.place);
+        self
+    }
+}
+
+// === impl Rule ===
+
+impl Rule {
+    fn address(&self, scope: &Scope) -> Result<Arc<Address>, PlacedError> {
+        if let Some(address) = self.request.address.get() {
+            return Ok(Arc::clone(address));
+        }
+        let by = self.batch.as_ref().and_then(|batch| batch.by.as_ref());
+        let address = Arc::new(Address {
+            method: self.request.method.clone(),
+            url: self.request.url(scope)?,
+            headers: self.request.headers(scope)?,
+            by: by
+                .map_or(Ok(String::new()), |by| text(by, scope))
+                .map_err(|error| PlacedError::at("batch.by", error))?,
+            encoding: self.request.encoding,
+            lane: self.batch.as_ref().map_or(UNBATCHED, lane),
+        });
+        if by.is_none() && self.request.has_constant_address() {
+            return Ok(Arc::clone(self.request.address.get_or_init(|| address)));
+        }
+        Ok(address)
+    }
+}
+
+/// A number that two rules share exactly when they share their batch settings.
+fn lane(batch: &Arc<BatchSettings>) -> usize {
+    Arc::as_ptr(batch).addr()
+}
+
+fn text(template: &Template, scope: &Scope) -> Result<String, EvalError> {
+    let mut out = String::new();
+    template.write_text(scope, Escape::Plain, &mut out)?;
+    Ok(out)
+}
+
+// === impl RequestTemplate ===
+
+impl RequestTemplate {
+    fn has_constant_address(&self) -> bool {
+        let is_constant = |template: &Template| template.as_constant().is_some();
+        let is_constant_pair = |(_, template): &(String, Template)| is_constant(template);
+        self.url.iter().all(is_constant)
+            && self.path.iter().all(is_constant)
+            && self.headers.iter().all(is_constant_pair)
+            && self.query.iter().all(is_constant_pair)
+    }
+
+    fn url(&self, scope: &Scope) -> Result<String, PlacedError> {
+        let Some(template) = &self.url else { return Ok(String::new()) };
+        let mut url = String::with_capacity(128);
+        for (key, part) in [("url", Some(template)), ("path", self.path.as_ref())] {
+            let Some(part) = part else { continue };
+            let is_written =
+                part.write_text(scope, Escape::Url, &mut url).map_err(|error| PlacedError::at(key, error))?;
+            if !is_written {
+                return Err(PlacedError::at(key, missing()));
+            }
+        }
+        check_segments(&url).map_err(|error| PlacedError::at("path", error))?;
+        let mut separator = if url.contains('?') { '&' } else { '?' };
+        for (name, value) in self.query_pairs(scope)? {
+            url.push(separator);
+            percent_encode(&name, &mut url);
+            url.push('=');
+            percent_encode(&value, &mut url);
+            separator = '&';
+        }
+        Ok(url)
+    }
+
+    fn query_pairs(&self, scope: &Scope) -> Result<Vec<(String, String)>, PlacedError> {
+        let mut pairs = pairs(&self.query, scope, "query")?;
+        if let Auth::Query(secrets) = &self.auth {
+            pairs.extend(self::pairs(secrets, scope, "auth.query")?);
+        }
+        Ok(pairs)
+    }
+
+    fn headers(&self, scope: &Scope) -> Result<Vec<(String, String)>, PlacedError> {
+        let mut headers = pairs(&self.headers, scope, "headers")?;
+        let auth = |error| PlacedError::at("auth", error);
+        match &self.auth {
+            Auth::None | Auth::Query(_) => {}
+            Auth::Basic(user, password) => {
+                let pair = format!("{}:{}", text(user, scope).map_err(auth)?, text(password, scope).map_err(auth)?);
+                headers.push(("authorization".to_owned(), format!("Basic {}", BASE64.encode(pair))));
+            }
+            Auth::Bearer(token) => {
+                headers.push(("authorization".to_owned(), format!("Bearer {}", text(token, scope).map_err(auth)?)));
+            }
+            Auth::Header(secrets) => headers.extend(pairs(secrets, scope, "auth.header")?),
+        }
+        match headers.iter().find(|(_, value)| value.contains(['\r', '\n', '\0'])) {
+            Some((name, _)) => Err(PlacedError::at(format!("headers.{name}"), line_break())),
+            None => Ok(headers),
+        }
+    }
+
+    fn body(&self, scope: &Scope) -> Result<Option<Bytes>, PlacedError> {
+        let Some(mapping) = &self.body else { return Ok(None) };
+        let place = |error: PlacedError| error.within("body");
+        let mut out = Vec::with_capacity(512);
+        let is_written = match (self.encoding, mapping) {
+            (Encoding::Text, mapping) => write_plain(mapping, scope, &mut out).map_err(place)?,
+            (Encoding::Ndjson, Mapping::List(elements)) => {
+                self.write_lines(elements, scope, &mut out).map_err(place)?
+            }
+            (Encoding::Json | Encoding::Ndjson | Encoding::Form, mapping) => {
+                mapping.write_json(scope, self.omit, &mut out).map_err(place)?
+            }
+        };
+        if is_written { Ok(Some(out.into())) } else { Err(PlacedError::at("body", missing())) }
+    }
+
+    /// A list in NDJSON is one line an element.
+    fn write_lines(&self, elements: &[Mapping], scope: &Scope, out: &mut Vec<u8>) -> Result<bool, PlacedError> {
+        for element in elements {
+            let before = out.len();
+            if before > 0 {
+                out.push(b'\n');
+            }
+            if !element.write_json(scope, self.omit, out)? {
+                out.truncate(before);
+            }
+        }
+        Ok(!out.is_empty())
+    }
+}
+
+fn write_plain(mapping: &Mapping, scope: &Scope, out: &mut Vec<u8>) -> Result<bool, PlacedError> {
+    match mapping {
+        Mapping::Template(template) => {
+            let mut plain = String::new();
+            let is_written = template.write_text(scope, Escape::Plain, &mut plain).map_err(PlacedError::from)?;
+            out.extend_from_slice(plain.as_bytes());
+            Ok(is_written)
+        }
+        Mapping::Constant(_) | Mapping::Object { .. } | Mapping::List(_) | Mapping::Each { .. } => {
+            mapping.write_json(scope, crate::expr::Omit::Nothing, out)
+        }
+    }
+}
+
+fn pairs(templates: &[(String, Template)], scope: &Scope, key: &str) -> Result<Vec<(String, String)>, PlacedError> {
+    let mut pairs = Vec::with_capacity(templates.len() + 2);
+    for (name, template) in templates {
+        let mut value = String::new();
+        let is_written = template
+            .write_text(scope, Escape::Plain, &mut value)
+            .map_err(|error| PlacedError::at(format!("{key}.{name}"), error))?;
+        if is_written {
+            pairs.push((name.clone(), value));
+        }
+    }
+    Ok(pairs)
+}
+
+/// A dot segment would be resolved away by the URL parser and lead to another resource than the file says.
+fn check_segments(url: &str) -> Result<(), EvalError> {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let is_dots = |segment: &str| matches!(segment.replace("%2E", ".").replace("%2e", ".").as_str(), "." | "..");
+    if path.split(['/', '\\']).any(is_dots) {
+        let message = "a value of `.` or `..` as a piece of the path would change where the request goes".to_owned();
+        return Err(EvalError { message, range: None });
+    }
+    Ok(())
+}
+
+fn missing() -> EvalError {
+    EvalError { message: "is missing as a whole in this event".to_owned(), range: None }
+}
+
+fn line_break() -> EvalError {
+    EvalError { message: "a header's value may not hold a line break".to_owned(), range: None }
+}
+
+/// Appends text with everything but RFC 3986's unreserved characters encoded.
+pub(super) fn percent_encode(text: &str, out: &mut String) {
+    out.extend(utf8_percent_encode(text, RESERVED));
+}
+
+// === impl Each ===
+
+impl Each {
+    /// What it runs over; `None` when there is nothing to run over.
+    pub(super) fn elements(&self, scope: &Scope) -> Result<Option<Vec<Value>>, EvalError> {
+        match self {
+            Self::Path(selection) => {
+                let mut values = scope.select(selection);
+                values.truncate(EACH_MAX);
+                Ok((!values.is_empty()).then_some(values))
+            }
+            Self::Expression(template) => {
+                let value = template.value(scope)?;
+                if value.is_undefined() || value.is_none() {
+                    return Ok(None);
+                }
+                let elements = value
+                    .try_iter()
+                    .map_err(|_| EvalError { message: "`each` needs a list".to_owned(), range: None })?;
+                Ok(Some(elements.take(EACH_MAX).collect()))
+            }
+        }
+    }
+}

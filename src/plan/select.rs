@@ -1,0 +1,107 @@
+//! Which rules want an event: the destination's conditions, then each rule's, in file order.
+
+use jiff::Timestamp;
+use serde_json::Value as Json;
+
+use super::render::RuleError;
+use super::{Condition, Destination, Rule, Trigger};
+use crate::event::{Kind, Message};
+use crate::expr::{EvalError, Scope};
+use crate::segment::consent::{self, Decision};
+
+/// The rules that want an event, and what their expressions see.
+pub struct Matches<'a> {
+    /// In file order.
+    pub rules: Vec<&'a Rule>,
+    /// The event's names.
+    pub scope: Scope,
+}
+
+// === impl Destination ===
+
+impl Destination {
+    /// The rules that want this event; `None` when no rule does.
+    ///
+    /// # Errors
+    /// When a condition fails on this event.
+    pub fn select(&self, message: &Message, now: Timestamp) -> Result<Option<Matches<'_>>, RuleError> {
+        if !self.takes_from(message) || !self.rules.iter().any(|rule| rule.is_triggered_by(&message.value)) {
+            return Ok(None);
+        }
+        let scope = Scope::event(&self.names, message, now);
+        if !all_hold(&self.when, &scope).map_err(|(index, error)| self.error(None, error).within(when_place(index)))? {
+            return Ok(None);
+        }
+        let rules = self.matching_rules(&scope)?;
+        Ok((!rules.is_empty()).then_some(Matches { rules, scope }))
+    }
+
+    fn takes_from(&self, message: &Message) -> bool {
+        let knows_source = self.sources.as_ref().is_none_or(|sources| sources.contains(&message.source));
+        knows_source && consent::allows(&message.value, &self.integrations, &[]) == Decision::Allowed
+    }
+
+    fn matching_rules(&self, scope: &Scope) -> Result<Vec<&Rule>, RuleError> {
+        let mut rules = Vec::with_capacity(1);
+        for rule in self.rules.iter().filter(|rule| rule.is_triggered_by(scope.json())) {
+            let holds = all_hold(&rule.when, scope)
+                .map_err(|(index, error)| self.error(Some(rule), error).within(when_place(index)))?;
+            if holds {
+                rules.push(rule);
+            }
+            if holds && rule.is_final {
+                break;
+            }
+        }
+        Ok(rules)
+    }
+}
+
+fn all_hold(conditions: &[Condition], scope: &Scope) -> Result<bool, (usize, EvalError)> {
+    for (index, condition) in conditions.iter().enumerate() {
+        if !condition.holds(scope).map_err(|error| (index, error))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn when_place(index: usize) -> String {
+    format!("when[{index}]")
+}
+
+// === impl Rule, Trigger, Condition ===
+
+impl Rule {
+    fn is_triggered_by(&self, event: &Json) -> bool {
+        self.on.is_empty() || self.on.iter().any(|trigger| trigger.matches(event))
+    }
+}
+
+impl Trigger {
+    /// Whether an event is of this call and, where a name is asked for, has it.
+    #[must_use]
+    pub fn matches(&self, event: &Json) -> bool {
+        let text = |key: &str| event.get(key).and_then(Json::as_str);
+        let Some(kind) = text("type").and_then(|word| word.parse::<Kind>().ok()) else { return false };
+        let name = match kind {
+            Kind::Track => "event",
+            Kind::Page | Kind::Screen | Kind::Identify | Kind::Group | Kind::Alias => "name",
+        };
+        self.kind.is_none_or(|wanted| wanted == kind)
+            && self.name.as_ref().is_none_or(|glob| text(name).is_some_and(|name| glob.matches(name)))
+    }
+}
+
+impl Condition {
+    /// Whether it holds.
+    ///
+    /// # Errors
+    /// When an expression fails.
+    pub fn holds(&self, scope: &Scope) -> Result<bool, EvalError> {
+        match self {
+            Self::Filter(filter) => Ok(filter.matches(scope.json())),
+            Self::Expression(template) => template.is_true(scope),
+        }
+    }
+}
