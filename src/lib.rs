@@ -11,6 +11,7 @@ pub mod segment;
 pub mod expr;
 pub mod retry;
 pub mod plan;
+pub mod config;
 
 // --- shell: where awaiting happens
 

@@ -1,0 +1,510 @@
+//! `[destinations.NAME]`: a table of the file becomes a destination with its rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::diagnostic::Diagnostic;
+use super::expressions::{Expressions, Sees, Switch, Uses};
+use super::fingerprint::Fingerprint;
+use super::request::{self, Layers, REQUEST_KEYS};
+use super::response;
+use super::rule::{self, MATCH_KEYS, Match};
+use super::table::{Field, Table};
+use super::units;
+use crate::attempt::DestinationName;
+use crate::event::SourceName;
+use crate::plan::{
+    BatchSettings, Compression, Destination, DestinationKind, Encoding, FileSettings, Limit, RequestTemplate, Rule,
+};
+use crate::retry::RetryPolicy;
+
+/// What the file says besides the destination itself.
+pub(super) struct Surroundings<'a> {
+    /// Compiles its strings.
+    pub expressions: &'a Expressions<'a>,
+    /// `[let]`.
+    pub lets: &'a DeTable<'a>,
+    /// `[tables]`.
+    pub tables: &'a DeTable<'a>,
+    /// The sources it takes events from; `None`: all.
+    pub sources: Option<Vec<SourceName>>,
+}
+
+/// What became of a destination.
+pub(super) struct Reading {
+    /// It, or why it is off; `None` when it has mistakes.
+    pub result: Option<Result<Destination, (DestinationName, String)>>,
+    /// Shared `let`s it uses.
+    pub lets: BTreeSet<String>,
+    /// Tables it uses; `*` for all.
+    pub tables: BTreeSet<String>,
+}
+
+/// How a destination is written: the word of `type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    Http,
+    File,
+    Stdout,
+}
+
+const TYPES: [(&str, Type); 3] = [("http", Type::Http), ("file", Type::File), ("stdout", Type::Stdout)];
+
+/// Keys of an HTTP destination and of its rules.
+const HTTP_KEYS: [&str; 6] = ["url", "method", "headers", "query", "encoding", "auth"];
+/// Keys of an HTTP destination alone.
+const HTTP_DESTINATION_KEYS: [&str; 1] = ["response"];
+/// Keys of a file. `path` is one as well, which an HTTP destination understands otherwise.
+const FILE_KEYS: [&str; 3] = ["format", "rotate", "compression"];
+
+/// Keys of the language that a later version has.
+const LATER: [&str; 8] = ["order_by", "extends", "env", "overflow", "start", "sample", "consent", "when_disabled"];
+
+/// Events waiting for another try when the file does not say: some 7 MB of them.
+const WAITING_MAX: usize = 10_000;
+
+/// One request when the file does not say: longer than any service we know takes when it is well.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A file is written in pieces of this many events, bytes and seconds.
+const FILE_BATCH: (usize, usize, Duration) = (1_000, 1 << 20, Duration::from_secs(1));
+
+const DELAYS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24 * 365);
+
+// === impl Type ===
+
+impl Type {
+    /// The type a table says, without checking it.
+    fn of(table: &DeTable<'_>) -> Self {
+        let word = table.get("type").and_then(|value| value.get_ref().as_str());
+        TYPES.iter().find(|(name, _)| Some(*name) == word).map_or(Self::Http, |(_, kind)| *kind)
+    }
+
+    /// Keys that `[defaults]` may hold for other types.
+    fn foreign_keys(self) -> Vec<&'static str> {
+        let http = HTTP_KEYS.iter().chain(&HTTP_DESTINATION_KEYS).copied();
+        match self {
+            Self::Http => FILE_KEYS.to_vec(),
+            Self::File => http.collect(),
+            Self::Stdout => http.chain(FILE_KEYS).chain(["path"]).collect(),
+        }
+    }
+}
+
+/// Keys of `[defaults]` that do not concern a destination.
+pub(super) fn foreign_keys(defaults: &DeTable<'_>, own: &DeTable<'_>) -> Vec<&'static str> {
+    let kind = if own.contains_key("type") { Type::of(own) } else { Type::of(defaults) };
+    kind.foreign_keys()
+}
+
+/// Compiles a destination; every mistake in it is reported. A destination that is off is checked as well, but for
+/// variables that are not set.
+pub(super) fn read(around: &Surroundings<'_>, field: &Field<'_>, entries: &DeTable<'_>) -> Reading {
+    let expressions = around.expressions;
+    let table = Table::new(expressions.findings, entries, "a destination", field.key_span());
+    let errors_before = expressions.findings.error_count();
+    expressions.begin(false);
+    let switch = expressions.switch(table.get("enabled"));
+    let env_of_switch = expressions.uses().env;
+    expressions.begin(matches!(switch, Switch::Off(_)));
+    let destination = read_body(around, field, &table);
+    let mut uses = expressions.uses();
+    let own_lets = table.entries().get("let").and_then(|lets| lets.get_ref().as_table());
+    warn_of_unused_lets(expressions, own_lets, &uses);
+    let name = DestinationName::from(field.name);
+    let result = match (switch, destination) {
+        (_, None) => None,
+        _ if expressions.findings.error_count() > errors_before => None,
+        (Switch::Off(why), Some(_)) => Some(Err((name, why))),
+        (Switch::On, Some(mut destination)) => {
+            uses.env.extend(env_of_switch);
+            destination.fingerprint = fingerprint(around, &table, &uses);
+            Some(Ok(destination))
+        }
+    };
+    let is_own = |name: &String| own_lets.is_some_and(|lets| lets.contains_key(name.as_str()));
+    uses.lets.retain(|name| !is_own(name));
+    Reading { result, lets: uses.lets, tables: uses.tables }
+}
+
+fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) -> Option<Destination> {
+    let expressions = around.expressions;
+    let (written_as, kind) = kind(expressions, table);
+    table.not_yet(&LATER);
+    let lets = lets(around, table);
+    let templates = expressions.define(&lets);
+    let integrations = integrations(field.name, table);
+    let retry = retry(expressions, table);
+    let limit = limit(table);
+    let timeout = table.get("timeout").map(|field| field.duration(Duration::from_millis(1)..=Duration::from_mins(15)));
+    let waiting_max = table.get("waiting_max").map(|field| field.count_usize(1..=10_000_000));
+    let when = rule::when(expressions, table, Sees::Event);
+    let responses = table.get("response").filter(|_| written_as == Some(Type::Http));
+    let responses = responses.map(|field| response::read(expressions, &field)).unwrap_or_default();
+    let rules = written_as.and_then(|written_as| rules(expressions, table, written_as));
+    table.finish();
+    Some(Destination {
+        name: DestinationName::from(field.name),
+        fingerprint: 0,
+        kind: kind?,
+        integrations,
+        sources: around.sources.clone(),
+        when,
+        rules: rules?,
+        names: Arc::new(expressions.names(templates)),
+        responses,
+        retry,
+        limit,
+        timeout: timeout.unwrap_or(Some(TIMEOUT))?,
+        waiting_max: waiting_max.unwrap_or(Some(WAITING_MAX))?,
+    })
+}
+
+// --- what it is
+
+/// The type, and its settings where they are right.
+fn kind(expressions: &Expressions<'_>, table: &Table<'_>) -> (Option<Type>, Option<DestinationKind>) {
+    let word = table.get("type").map(|field| field.word_or_later(&TYPES, &["bigquery"]));
+    let written_as = word.unwrap_or(Some(Type::Http));
+    let kind = match written_as {
+        None => {
+            any_key(table);
+            None
+        }
+        Some(Type::Http) => {
+            table.not_here(&FILE_KEYS, "is for `type = \"file\"`");
+            Some(DestinationKind::Http)
+        }
+        Some(Type::File) => {
+            not_http(table);
+            file(expressions, table).map(DestinationKind::File)
+        }
+        Some(Type::Stdout) => {
+            not_http(table);
+            table.not_here(&FILE_KEYS, "is for `type = \"file\"`");
+            table.not_here(&["path"], "is for `type = \"http\"` and `type = \"file\"`");
+            Some(DestinationKind::Stdout)
+        }
+    };
+    (written_as, kind)
+}
+
+/// Not known what it is: any key of any type may be right.
+fn any_key(table: &Table<'_>) {
+    let of_types = HTTP_KEYS.iter().chain(&HTTP_DESTINATION_KEYS).chain(&FILE_KEYS).chain(&BIGQUERY_KEYS);
+    for key in of_types.chain(&REQUEST_KEYS).chain(&MATCH_KEYS).chain(&["rules", "batch"]) {
+        table.get(key);
+    }
+}
+
+const BIGQUERY_KEYS: [&str; 9] =
+    ["endpoint", "project", "dataset", "table", "credentials", "row", "insert_id", "create_table", "schema"];
+
+fn not_http(table: &Table<'_>) {
+    table.not_here(&HTTP_KEYS, "is for `type = \"http\"`");
+    table.not_here(&HTTP_DESTINATION_KEYS, "is for `type = \"http\"`");
+}
+
+fn file(expressions: &Expressions<'_>, table: &Table<'_>) -> Option<FileSettings> {
+    let path = table.require("path", "for example `path = \"events/%Y-%m-%d.ndjson\"`");
+    let path = path.and_then(|field| file_path(expressions, &field));
+    let format = table.get("format").map(|field| field.word(&[("ndjson", ())]));
+    let rotate_bytes = table.get("rotate").map(|field| field.size(1_000..=1 << 50));
+    let compression = table
+        .get("compression")
+        .map(|field| field.word_or_later(&[("none", Compression::None), ("gzip", Compression::Gzip)], &["zstd"]));
+    format.unwrap_or(Some(()))?;
+    Some(FileSettings {
+        path: path?,
+        rotate_bytes: match rotate_bytes {
+            Some(bytes) => Some(bytes?),
+            None => None,
+        },
+        compression: compression.unwrap_or(Some(Compression::default()))?,
+    })
+}
+
+/// A path whose strftime pieces are ones that can be filled.
+fn file_path(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<String> {
+    let Some(path) = expressions.settled_text(field) else {
+        return expressions.is_lenient().then(String::new);
+    };
+    if path.is_empty() || path.ends_with('/') {
+        expressions.findings.add(field.error("bad-path", "`path` must name a file"));
+        return None;
+    }
+    if let Err(error) = jiff::fmt::strtime::format(&path, jiff::Timestamp::UNIX_EPOCH) {
+        expressions
+            .findings
+            .add(field.error("bad-path", format!("`path` has a date piece that cannot be filled: {error}")));
+        return None;
+    }
+    Some(path)
+}
+
+// --- settings
+
+fn integrations(name: &str, table: &Table<'_>) -> Vec<String> {
+    let Some(field) = table.get("integration") else { return vec![name.to_owned()] };
+    field.one_or_many().iter().filter_map(Field::text).map(|text| text.value.to_owned()).collect()
+}
+
+fn retry(expressions: &Expressions<'_>, table: &Table<'_>) -> RetryPolicy {
+    let mut policy = RetryPolicy::default();
+    let Some(field) = table.get("retry") else { return policy };
+    let Some(table) = field.table("`retry`") else { return policy };
+    let first = table.get("first");
+    if let Some(delay) = first.as_ref().and_then(|field| field.duration(DELAYS)) {
+        policy.first = delay;
+    }
+    let delay_max = table.get("delay_max").and_then(|field| field.duration(DELAYS));
+    policy.delay_max = delay_max.unwrap_or(policy.delay_max);
+    let give_up_after = table.get("give_up_after").and_then(|field| field.duration(DELAYS));
+    policy.give_up_after = give_up_after.unwrap_or(policy.give_up_after);
+    let small = |field: Field<'_>| field.count(1..=1_000_000).and_then(|count| u32::try_from(count).ok());
+    policy.attempts_max = table.get("attempts_max").and_then(small);
+    policy.failures_max = table.get("failures_max").and_then(small).unwrap_or(policy.failures_max);
+    if let Some(field) = first.filter(|_| policy.first > policy.delay_max) {
+        let message =
+            format!("`first` is longer than `delay_max`, which is {}", units::written_duration(policy.delay_max));
+        expressions.findings.add(field.error("out-of-range", message));
+    }
+    table.finish();
+    policy
+}
+
+fn limit(table: &Table<'_>) -> Limit {
+    let mut limit = Limit::default();
+    let Some(table) = table.get("limit").and_then(|field| field.table("`limit`")) else { return limit };
+    limit.per_second = table.get("per_second").and_then(|field| field.positive());
+    let concurrency = table.get("concurrency").and_then(|field| field.count_usize(1..=1_000));
+    limit.concurrency = concurrency.unwrap_or(limit.concurrency);
+    table.finish();
+    limit
+}
+
+// --- lets
+
+/// Names that a `let` would hide for good.
+const RESERVED: [&str; 14] = [
+    "env", "tables", "item", "items", "index", "now", "source", "message", "status", "headers", "body", "loop", "file",
+    "fail",
+];
+
+/// Words of the expression language itself.
+const KEYWORDS: [&str; 12] = ["and", "or", "not", "in", "is", "if", "else", "for", "true", "false", "none", "self"];
+
+/// The `let`s in force: the file's, then the destination's own, which win.
+fn lets<'a>(around: &'a Surroundings<'a>, table: &Table<'a>) -> Vec<Field<'a>> {
+    let shared = Table::new(around.expressions.findings, around.lets, "[let]", 0..0);
+    let own = table.get("let").and_then(|field| field.table("`let`"));
+    let own: Vec<_> = own.iter().flat_map(Table::fields).collect();
+    let mut all: Vec<_> = shared.fields().filter(|field| !own.iter().any(|own| own.name == field.name)).collect();
+    all.extend(own);
+    all.retain(|field| is_let_name(around.expressions, field));
+    all
+}
+
+fn is_let_name(expressions: &Expressions<'_>, field: &Field<'_>) -> bool {
+    let name = field.name;
+    let is_word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let refuse = |message: String| {
+        expressions.findings.add(Diagnostic::error("bad-name", field.key_span(), message));
+        false
+    };
+    if !is_word {
+        return refuse(format!("{name:?} cannot be used in expressions: a name is letters, digits and `_`"));
+    }
+    if RESERVED.contains(&name) || KEYWORDS.contains(&name) {
+        return refuse(format!("`{name}` is a name of the language and cannot be defined"));
+    }
+    if Sees::is_event_field(name) {
+        let message = format!("`{name}` now hides the event's own `{name}`");
+        let warning = Diagnostic::warning("shadowed", field.key_span(), message);
+        expressions.findings.add(warning.help(format!("the event's own is still there as `message.{name}`")));
+    }
+    true
+}
+
+fn warn_of_unused_lets(expressions: &Expressions<'_>, own: Option<&DeTable<'_>>, uses: &Uses) {
+    for (name, _) in own.into_iter().flatten().filter(|(name, _)| !uses.lets.contains(name.get_ref().as_ref())) {
+        let message = format!("`{}` is defined and never used", name.get_ref());
+        expressions.findings.add(Diagnostic::warning("unused", name.span(), message));
+    }
+}
+
+// --- rules
+
+fn rules(expressions: &Expressions<'_>, table: &Table<'_>, written_as: Type) -> Option<Vec<Rule>> {
+    let fields = table.get("rules").and_then(|field| field.list()).unwrap_or_default();
+    let tables: Vec<Table<'_>> = fields.iter().filter_map(|field| field.table("a rule")).collect();
+    let alone = Layers { destination: table, rule: None };
+    // What all rules share may say `item` only if all of them have one.
+    let has_each = |table: &Table<'_>| table.entries().contains_key("each");
+    let sees =
+        if tables.iter().all(has_each) && (!tables.is_empty() || has_each(table)) { Sees::Item } else { Sees::Event };
+    let shared = request::batch(expressions, &alone, written_as == Type::Http, sees, usual_batch(written_as));
+    let mut rules = Rules { expressions, destination: table, written_as, shared, seen: BTreeMap::new() };
+    if fields.is_empty() {
+        let rule = rules.read(0, None);
+        return Some(vec![rule?.0]);
+    }
+    table.not_here(&MATCH_KEYS, "belongs into the rules, which this destination has");
+    let read: Vec<_> = tables.iter().enumerate().map(|(index, table)| rules.read(index, Some(table))).collect();
+    let read: Vec<_> = read.into_iter().collect::<Option<_>>()?;
+    warn_of_unreachable(expressions, &read, &tables);
+    Some(read.into_iter().map(|(rule, _)| rule).collect())
+}
+
+/// Files are written in pieces whatever the file says; others send event by event unless told otherwise.
+fn usual_batch(written_as: Type) -> Option<Arc<BatchSettings>> {
+    let (events_max, bytes_max, age_max) = FILE_BATCH;
+    match written_as {
+        Type::File => Some(Arc::new(BatchSettings { events_max, bytes_max, age_max, by: None, body: None })),
+        Type::Http | Type::Stdout => None,
+    }
+}
+
+/// The rules of one destination, one after the other.
+struct Rules<'t, 'a> {
+    expressions: &'t Expressions<'t>,
+    destination: &'t Table<'a>,
+    written_as: Type,
+    /// The destination's batch settings: rules without their own share batches.
+    shared: Option<Arc<BatchSettings>>,
+    /// How often a rule of the same text was there before.
+    seen: BTreeMap<u64, u32>,
+}
+
+impl<'t, 'a> Rules<'t, 'a> {
+    /// Reads a rule; without a table, the destination itself is the rule.
+    fn read(&mut self, index: usize, table: Option<&'t Table<'a>>) -> Option<(Rule, Match)> {
+        let own = table.unwrap_or(self.destination);
+        let matched = rule::read(self.expressions, own);
+        // The conditions of a destination without rules were read with it.
+        let when = table.map(|table| rule::when(self.expressions, table, Sees::Event)).unwrap_or_default();
+        let sees = if own.entries().contains_key("each") { Sees::Item } else { Sees::Event };
+        let layers = Layers { destination: self.destination, rule: table };
+        let is_http = self.written_as == Type::Http;
+        let request = match self.written_as {
+            Type::Http => request::http(self.expressions, &layers, sees),
+            Type::File | Type::Stdout => request::lines(self.expressions, &layers, sees),
+        };
+        let shared = self.shared.clone();
+        let batch = match table {
+            Some(_) => request::batch(self.expressions, &layers, is_http, sees, shared),
+            None => shared,
+        };
+        if let Some(table) = table {
+            self.check_foreign(table);
+            table.not_yet(&["let", "order_by", "sample", "consent"]);
+            table.finish();
+        }
+        let (mut matched, request) = (matched?, request?);
+        if let Some(batch) = &batch {
+            self.check_batch(own, &request, batch);
+        }
+        let rule = Rule {
+            index,
+            fingerprint: self.fingerprint(table),
+            on: std::mem::take(&mut matched.on),
+            when,
+            each: matched.each.take(),
+            is_final: matched.is_final,
+            request,
+            batch,
+        };
+        Some((rule, matched))
+    }
+
+    fn check_foreign(&self, table: &Table<'_>) {
+        let only_destinations =
+            ["auth", "retry", "limit", "timeout", "response", "integration", "waiting_max", "enabled", "type"];
+        table.not_here(&only_destinations, "belongs into the destination, not into a rule");
+        if self.written_as != Type::Http {
+            table.not_here(&["url", "path", "method", "headers", "query", "encoding"], "is for `type = \"http\"`");
+        }
+    }
+
+    /// Items that share a request have to fit into one body.
+    fn check_batch(&self, own: &Table<'_>, request: &RequestTemplate, batch: &BatchSettings) {
+        if self.written_as != Type::Http {
+            return;
+        }
+        let error = |code, message: &str| Diagnostic::error(code, own.span(), message);
+        let found = match (request.encoding, &batch.body) {
+            _ if request.body.is_none() => {
+                error("missing-key", "a batch needs a `body`: without one its events are lost")
+            }
+            (Encoding::Form, None) => error("missing-key", "a batch with `encoding = \"form\"` needs `batch.body`")
+                .help("for example `body = { events = \"{{ items | json }}\" }`"),
+            (Encoding::Ndjson | Encoding::Text, Some(_)) => {
+                error("misplaced-key", "lines have no envelope: `batch.body` needs `encoding = \"json\"` or `\"form\"`")
+            }
+            (Encoding::Json, _) | (Encoding::Form, Some(_)) | (Encoding::Ndjson | Encoding::Text, None) => return,
+        };
+        self.expressions.findings.add(found);
+    }
+
+    /// Hash of the rule's own text and what it takes from the destination. Equal rules are told apart by their order.
+    fn fingerprint(&mut self, rule: Option<&Table<'_>>) -> u64 {
+        let destination = self.destination.entries();
+        let mut hash = Fingerprint::new();
+        match rule {
+            Some(rule) => hash.table(rule.entries(), &[]),
+            None => MATCH_KEYS.iter().fold(&mut hash, |hash, key| add_key(hash, destination, key)),
+        };
+        REQUEST_KEYS.iter().fold(&mut hash, |hash, key| add_key(hash, destination, key));
+        let equals_before = self.seen.entry(hash.finish()).or_default();
+        hash.add(*equals_before);
+        *equals_before += 1;
+        hash.finish()
+    }
+}
+
+fn add_key<'h>(hash: &'h mut Fingerprint, table: &DeTable<'_>, key: &str) -> &'h mut Fingerprint {
+    match table.get(key) {
+        Some(value) => hash.add(key).value(value.get_ref()),
+        None => hash,
+    }
+}
+
+fn warn_of_unreachable(expressions: &Expressions<'_>, rules: &[(Rule, Match)], tables: &[Table<'_>]) {
+    for (index, ((_, matched), table)) in rules.iter().zip(tables).enumerate() {
+        let takes_all =
+            |(rule, before): &(Rule, Match)| rule.is_final && rule.when.is_empty() && rule::covers(before, matched);
+        if let Some(by) = rules[..index].iter().position(takes_all) {
+            let message = format!("this rule never matches: `rules[{by}]` takes all its events and is `final`");
+            expressions.findings.add(Diagnostic::warning("unreachable", table.span(), message));
+        }
+    }
+}
+
+// --- the whole
+
+fn fingerprint(around: &Surroundings<'_>, table: &Table<'_>, uses: &Uses) -> u64 {
+    let mut hash = Fingerprint::new();
+    hash.table(table.entries(), &[]);
+    for name in &uses.lets {
+        add_key(&mut hash, around.lets, name);
+    }
+    if uses.tables.contains("*") {
+        hash.table(around.tables, &[]);
+    }
+    for name in &uses.tables {
+        add_key(&mut hash, around.tables, name);
+    }
+    for name in &uses.env {
+        hash.add(name).add(around.expressions.variable(name));
+    }
+    for path in &uses.files {
+        hash.add(path).add(around.expressions.file(path));
+    }
+    hash.add(around.sources.as_ref().map(|sources| sources.iter().map(SourceName::as_str).collect::<Vec<_>>()));
+    hash.finish()
+}

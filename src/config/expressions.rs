@@ -1,0 +1,716 @@
+//! Strings of the file become templates and filters: every name is checked, what is known already is settled.
+//!
+//! Knows which names exist where, which variables are set, and what each destination has used of them. Variables and
+//! secrets' files enter as typed values; their text is never parsed again and never told.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::Environment;
+use super::diagnostic::Diagnostic;
+use super::findings::Findings;
+use super::spelling::nearest;
+use super::table::{Field, Text};
+use crate::expr::filter::{Filter, Selection};
+use crate::expr::template::Template;
+use crate::expr::{FileUse, Mistake, NameUse, Names, Scope, Value};
+use crate::plan::Condition;
+
+/// The fields of an event that are names of their own (<https://segment.com/docs/connections/spec/common/>, read
+/// 2026-11-22).
+const EVENT_FIELDS: [&str; 19] = [
+    "type",
+    "event",
+    "userId",
+    "anonymousId",
+    "messageId",
+    "timestamp",
+    "originalTimestamp",
+    "sentAt",
+    "receivedAt",
+    "properties",
+    "traits",
+    "context",
+    "integrations",
+    "groupId",
+    "previousId",
+    "name",
+    "category",
+    "channel",
+    "version",
+];
+
+/// What else depends on the event.
+const EVENT_NAMES: [&str; 2] = ["message", "source"];
+const ITEM_NAMES: [&str; 2] = ["item", "index"];
+const REPLY_NAMES: [&str; 3] = ["status", "headers", "body"];
+
+/// How deep `let`s may build on one another; the evaluator stops there.
+const LET_DEPTH_MAX: usize = 32;
+
+/// What a template can see, by where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sees {
+    /// Variables, files and tables: settled when the file is read.
+    File,
+    /// An event.
+    Event,
+    /// An event and one element of an `each`.
+    Item,
+    /// The items of a batch.
+    Batch,
+    /// A reply.
+    Reply,
+    /// A reply and one element of an `each`.
+    ReplyItem,
+}
+
+/// A string compiled, and what is known of it.
+pub(super) struct Compiled {
+    /// The template, settled as far as possible.
+    pub template: Template,
+    /// What it reads besides variables, files and tables.
+    pub names: Vec<NameUse>,
+    /// Whether it is one expression whose value keeps its type, as written.
+    pub is_value: bool,
+    /// `false`: a variable of a destination that is off is not set, so nothing can be said of the value.
+    pub is_settled: bool,
+}
+
+/// What a destination, or one `let`, has used.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Uses {
+    /// Variables, set or not.
+    pub env: BTreeSet<String>,
+    /// Paths of secrets' files.
+    pub files: BTreeSet<String>,
+    /// Tables; `*` when one is chosen by an event.
+    pub tables: BTreeSet<String>,
+    /// `let` names.
+    pub lets: BTreeSet<String>,
+    /// Whether anything depends on an event.
+    pub reads_event: bool,
+}
+
+/// Whether something is switched on.
+pub(super) enum Switch {
+    /// It is.
+    On,
+    /// It is not, and why.
+    Off(String),
+}
+
+/// Compiles strings for one file.
+pub(super) struct Expressions<'a> {
+    /// Where mistakes go.
+    pub findings: &'a Findings<'a>,
+    environment: &'a Environment<'a>,
+    tables: Value,
+    table_names: Vec<&'a str>,
+    /// Contents of the secrets' files read so far.
+    files: RefCell<BTreeMap<String, String>>,
+    scope: RefCell<Scope>,
+    uses: RefCell<Uses>,
+    lets: RefCell<BTreeMap<String, Uses>>,
+    is_lenient: Cell<bool>,
+}
+
+// === impl Expressions ===
+
+impl<'a> Expressions<'a> {
+    /// A compiler that knows the variables and the file's tables.
+    pub(super) fn new(findings: &'a Findings<'a>, environment: &'a Environment<'a>, tables: &'a DeTable<'a>) -> Self {
+        let table_names = tables.keys().map(|name| name.get_ref().as_ref()).collect();
+        let tables = value_of_table(tables);
+        let scope = file_scope(environment.variables.clone(), BTreeMap::new(), tables.clone());
+        Self {
+            findings,
+            environment,
+            tables,
+            table_names,
+            files: RefCell::default(),
+            scope: RefCell::new(scope),
+            uses: RefCell::default(),
+            lets: RefCell::default(),
+            is_lenient: Cell::new(false),
+        }
+    }
+
+    /// Begins with something new: nothing used, no `let`. Lenient: variables that are not set are no mistake.
+    pub(super) fn begin(&self, is_lenient: bool) {
+        self.uses.take();
+        self.lets.take();
+        self.is_lenient.set(is_lenient);
+    }
+
+    /// Whether what is compiled is switched off.
+    pub(super) fn is_lenient(&self) -> bool {
+        self.is_lenient.get()
+    }
+
+    /// Everything used since [`Expressions::begin`], whatever the `let`s in use use included.
+    pub(super) fn uses(&self) -> Uses {
+        let mut all = self.uses.borrow().clone();
+        let lets = self.lets.borrow();
+        let mut open: Vec<String> = all.lets.iter().cloned().collect();
+        while let Some(uses) = open.pop().and_then(|name| lets.get(&name)) {
+            all.env.extend(uses.env.iter().cloned());
+            all.files.extend(uses.files.iter().cloned());
+            all.tables.extend(uses.tables.iter().cloned());
+            open.extend(uses.lets.iter().filter(|name| !all.lets.contains(*name)).cloned());
+            all.lets.extend(uses.lets.iter().cloned());
+        }
+        all
+    }
+
+    /// The value of a variable.
+    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.variables.get(name).map(String::as_str)
+    }
+
+    /// The content of a secret's file that was read.
+    pub(super) fn file(&self, path: &str) -> Option<String> {
+        self.files.borrow().get(path).cloned()
+    }
+
+    /// The contents of all files read, by path.
+    pub(super) fn files_read(&self) -> BTreeMap<String, String> {
+        self.files.borrow().clone()
+    }
+
+    /// The names that events of a destination see: what its expressions use, and nothing else of the environment.
+    pub(super) fn names(&self, lets: Vec<(String, Template)>) -> Names {
+        let mut uses = self.uses.borrow().clone();
+        for of_let in self.lets.borrow().values() {
+            uses.env.extend(of_let.env.iter().cloned());
+            uses.files.extend(of_let.files.iter().cloned());
+        }
+        let pick = |names: BTreeSet<String>, get: &dyn Fn(&str) -> Option<String>| -> BTreeMap<String, String> {
+            names.into_iter().filter_map(|name| get(&name).map(|value| (name, value))).collect()
+        };
+        Names {
+            env: strings(pick(uses.env, &|name| self.variable(name).map(str::to_owned))),
+            files: strings(pick(uses.files, &|path| self.file(path))),
+            tables: self.tables.clone(),
+            lets,
+        }
+    }
+
+    // --- templates
+
+    /// Compiles a string; every mistake in it is reported.
+    pub(super) fn template(&self, text: &Text<'_>, sees: Sees) -> Option<Template> {
+        self.compile(text, sees).map(|compiled| compiled.template)
+    }
+
+    /// Compiles a string, a number or a boolean.
+    pub(super) fn scalar(&self, field: &Field<'_>, sees: Sees) -> Option<Template> {
+        match field.raw() {
+            DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => {
+                Some(Template::constant(value_of(field.raw())))
+            }
+            DeValue::String(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+                self.template(&field.text_as("a string, a number or a boolean")?, sees)
+            }
+        }
+    }
+
+    /// Compiles a string and tells what is known of it.
+    pub(super) fn compile(&self, text: &Text<'_>, sees: Sees) -> Option<Compiled> {
+        let template = match Template::parse(text.value) {
+            Ok(template) => template,
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    self.mistake(text, mistake);
+                }
+                return None;
+            }
+        };
+        let is_value = template.is_value();
+        let errors_before = self.findings.error_count();
+        let mut is_settled = true;
+        for file in template.files() {
+            is_settled &= self.read_file(&file, text);
+        }
+        for call in file_calls(text.value).into_iter().filter(|call| !is_constant_call(call, &template)) {
+            let error = Diagnostic::error("bad-value", text.place(&call), "`file` takes a constant path in quotes");
+            self.findings.add(error.help("a file is read when the configuration is, not when an event comes"));
+        }
+        let mut names = template.names();
+        let reads_secrets = names.iter().any(|name| name.path.starts_with("env")) || !template.files().is_empty();
+        names.retain(|name| {
+            let (is_event, is_known) = self.check_name(name, text, sees);
+            is_settled &= is_known;
+            is_event
+        });
+        if self.findings.error_count() > errors_before {
+            return None;
+        }
+        if !is_settled {
+            return Some(Compiled { template, names, is_value, is_settled });
+        }
+        let folded = template.fold(&self.scope.borrow());
+        match folded {
+            Ok(template) => Some(Compiled { template, names, is_value, is_settled }),
+            Err(error) => {
+                let span = error.range.map_or(text.span.clone(), |range| text.place(&range));
+                let diagnostic = Diagnostic::error("expression-fails", span, error.message);
+                self.findings.add(if reads_secrets { without_values(diagnostic) } else { diagnostic });
+                None
+            }
+        }
+    }
+
+    /// A string that is known when the file is read; `None` also when it is not, in something that is off.
+    pub(super) fn settled_text(&self, field: &Field<'_>) -> Option<String> {
+        let text = field.text()?;
+        let compiled = self.compile(&text, Sees::File)?;
+        if !compiled.is_settled {
+            return None;
+        }
+        let value = compiled.template.as_constant()?;
+        if value.is_undefined() || value.is_none() {
+            self.findings.add(text.error("missing-value", format!("`{}` has no value", field.name)));
+            return None;
+        }
+        Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    }
+
+    /// Reads an `enabled`: a boolean, or a template whose value is there and not empty.
+    pub(super) fn switch(&self, field: Option<Field<'_>>) -> Switch {
+        let off = || Switch::Off("`enabled` is false".to_owned());
+        let Some(field) = field else { return Switch::On };
+        if let DeValue::Boolean(is_on) = field.raw() {
+            return if *is_on { Switch::On } else { off() };
+        }
+        let Some(text) = field.text_as("`true`, `false` or a template such as \"{{ env.NAME }}\"") else {
+            return Switch::On;
+        };
+        self.is_lenient.set(true);
+        let compiled = self.compile(&text, Sees::File);
+        self.is_lenient.set(false);
+        let uses = self.uses.borrow();
+        let why_off = || {
+            let unset =
+                uses.env.iter().find(|name| self.variable(name).is_none()).map(|name| format!("{name} is not set"));
+            let empty =
+                || uses.env.iter().find(|name| self.variable(name) == Some("")).map(|name| format!("{name} is empty"));
+            unset.or_else(empty).map_or_else(off, Switch::Off)
+        };
+        match compiled {
+            None => Switch::On,
+            Some(compiled) if !compiled.is_settled => why_off(),
+            Some(compiled) => match compiled.template.as_constant() {
+                Some(value) if is_on(value) => Switch::On,
+                Some(_) | None => why_off(),
+            },
+        }
+    }
+
+    // --- filters
+
+    /// Compiles a condition: a template as one expression, or a `JSONPath` filter.
+    pub(super) fn condition(&self, field: &Field<'_>, sees: Sees) -> Option<Condition> {
+        let text = field.text_as("a JSONPath filter or \"{{ an expression }}\"")?;
+        if !has_braces(text.value) {
+            let filter = Filter::parse(text.value);
+            return filter.map(Condition::Filter).map_err(|mistake| self.mistake(&text, mistake)).ok();
+        }
+        let compiled = self.compile(&text, sees)?;
+        if !compiled.is_value {
+            let message = format!("`{}` must be one `{{{{ expression }}}}`: text around it is always true", field.name);
+            self.findings.add(text.error("always-true", message));
+            return None;
+        }
+        Some(Condition::Expression(compiled.template))
+    }
+
+    /// Compiles a `JSONPath` that picks.
+    pub(super) fn selection(&self, text: &Text<'_>) -> Option<Selection> {
+        Selection::parse(text.value).map_err(|mistake| self.mistake(text, mistake)).ok()
+    }
+
+    fn mistake(&self, text: &Text<'_>, mistake: Mistake) {
+        let span = text.place(&mistake.range);
+        let error = Diagnostic::error("bad-expression", span, mistake.message);
+        let meant = mistake.help.as_deref().and_then(|help| help.strip_prefix("did you mean `")?.strip_suffix("`?"));
+        self.findings.add(match (meant, &mistake.help) {
+            (Some(meant), _) => error.did_you_mean(Some(meant)),
+            (None, Some(help)) => error.help(help),
+            (None, None) => error,
+        });
+    }
+
+    // --- names
+
+    /// Checks one name. Answers whether it depends on more than the file, and whether its value can be known.
+    fn check_name(&self, name: &NameUse, text: &Text<'_>, sees: Sees) -> (bool, bool) {
+        let (root, rest) =
+            name.path.split_once('.').map_or((name.path.as_str(), None), |(root, rest)| (root, Some(rest)));
+        match root {
+            "env" => (false, self.check_variable(rest, name, text)),
+            "tables" => {
+                self.check_table(rest, name, text);
+                (false, true)
+            }
+            _ => {
+                self.check_root(root, name, text, sees);
+                (true, true)
+            }
+        }
+    }
+
+    fn check_variable(&self, rest: Option<&str>, name: &NameUse, text: &Text<'_>) -> bool {
+        let Some(variable) = rest.map(|rest| rest.split('.').next().unwrap_or(rest)) else {
+            let help = "write `env.NAME`";
+            let error = Diagnostic::error("bad-name", text.place(&name.range), "`env` is not a value of its own");
+            self.findings.add(error.help(help));
+            return true;
+        };
+        self.uses.borrow_mut().env.insert(variable.to_owned());
+        if self.variable(variable).is_some() || name.optional {
+            return true;
+        }
+        if self.is_lenient() {
+            return false;
+        }
+        let message = format!("environment variable {variable} is not set");
+        let error = Diagnostic::error("unset-variable", text.place(&name.range), message);
+        let near = nearest(variable, self.environment.variables.keys().map(String::as_str));
+        self.findings.add(match near {
+            // Only the last piece is replaced, and only where it is spelled out in one go.
+            Some(near) if text.value.get(name.range.clone()) == Some(&format!("env.{variable}")) => {
+                let piece = name.range.start + "env.".len()..name.range.end;
+                error.help(format!("did you mean `{near}`?")).suggest(text.place(&piece), near)
+            }
+            Some(near) => error.help(format!("did you mean `{near}`?")),
+            None => error,
+        });
+        true
+    }
+
+    fn check_table(&self, rest: Option<&str>, name: &NameUse, text: &Text<'_>) {
+        let table = rest.map_or("*", |rest| rest.split('.').next().unwrap_or(rest));
+        self.uses.borrow_mut().tables.insert(table.to_owned());
+        if table == "*" || self.table_names.contains(&table) {
+            return;
+        }
+        let start = name.range.start + "tables.".len();
+        let piece = start..(start + table.len()).min(name.range.end);
+        let is_spelled_out = text.value.get(piece.clone()) == Some(table);
+        let piece = if is_spelled_out { piece } else { name.range.clone() };
+        let error = Diagnostic::error("unknown-table", text.place(&piece), format!("there is no [tables.{table}]"));
+        let near = nearest(table, self.table_names.iter().copied());
+        self.findings.add(if is_spelled_out { error.did_you_mean(near) } else { error });
+    }
+
+    fn check_root(&self, root: &str, name: &NameUse, text: &Text<'_>, sees: Sees) {
+        // As in the scope itself, a `let` hides an event's field of the same name, and `item` hides a `let`.
+        let is_let = self.lets.borrow().contains_key(root);
+        if is_let && sees.has_lets() {
+            self.uses.borrow_mut().lets.insert(root.to_owned());
+        }
+        if is_let && sees.has_lets() && (sees != Sees::Batch || !self.let_reads_event(root)) {
+            return;
+        }
+        if sees.knows(root) {
+            let is_of_event = EVENT_FIELDS.contains(&root) || EVENT_NAMES.contains(&root);
+            self.uses.borrow_mut().reads_event |= is_of_event;
+            return;
+        }
+        let piece = text.place(&(name.range.start..(name.range.start + root.len()).min(name.range.end)));
+        let is_known = is_let || Sees::ALL.iter().any(|other| other.knows(root));
+        if is_known {
+            let message = format!("`{root}` is not known here");
+            self.findings.add(Diagnostic::error("unknown-name", piece, message).help(sees.explanation(root)));
+            return;
+        }
+        let lets = self.lets.borrow();
+        let own = lets.keys().map(String::as_str).filter(|_| sees.has_lets());
+        let words: Vec<&str> = sees.words().into_iter().chain(own).collect();
+        let error = Diagnostic::error("unknown-name", piece, format!("unknown name `{root}`"));
+        self.findings.add(error.did_you_mean(nearest(root, words)));
+    }
+
+    /// Whether a `let` depends on an event, itself or by those it uses.
+    fn let_reads_event(&self, name: &str) -> bool {
+        let lets = self.lets.borrow();
+        let mut seen = BTreeSet::new();
+        let mut open = vec![name.to_owned()];
+        while let Some(name) = open.pop() {
+            let Some(uses) = lets.get(&name).filter(|_| seen.insert(name.clone())) else { continue };
+            if uses.reads_event {
+                return true;
+            }
+            open.extend(uses.lets.iter().cloned());
+        }
+        false
+    }
+
+    // --- lets
+
+    /// Compiles the `let`s in force, in order. Their names are known to everything compiled afterwards.
+    pub(super) fn define(&self, lets: &[Field<'_>]) -> Vec<(String, Template)> {
+        let names = lets.iter().map(|field| (field.name.to_owned(), Uses::default()));
+        *self.lets.borrow_mut() = names.collect();
+        let mut templates = Vec::with_capacity(lets.len());
+        for field in lets {
+            let outer = self.uses.take();
+            let template = self.scalar(field, Sees::Event);
+            let own = self.uses.replace(outer);
+            self.lets.borrow_mut().insert(field.name.to_owned(), own);
+            templates.extend(template.map(|template| (field.name.to_owned(), template)));
+        }
+        self.check_cycles(lets);
+        self.check_depth(lets);
+        templates
+    }
+
+    /// Each `let` that builds on another is one evaluation inside another's.
+    fn check_depth(&self, fields: &[Field<'_>]) {
+        let lets = self.lets.borrow();
+        let mut depths: BTreeMap<&str, usize> = BTreeMap::new();
+        // Every round settles at least those that build on settled ones only.
+        for _ in 0..=LET_DEPTH_MAX {
+            for (name, uses) in &*lets {
+                let below = uses.lets.iter().filter_map(|used| depths.get(used.as_str())).max();
+                depths.insert(name, below.map_or(1, |depth| depth + 1).min(LET_DEPTH_MAX + 1));
+            }
+        }
+        let is_deep = |field: &&Field<'_>| depths.get(field.name).is_some_and(|depth| *depth > LET_DEPTH_MAX);
+        let is_in_cycle = fields.iter().any(|field| cycle_from(&lets, field.name).is_some());
+        if let Some(field) = fields.iter().find(is_deep).filter(|_| !is_in_cycle) {
+            let message = format!("`{}` builds on more than {LET_DEPTH_MAX} others", field.name);
+            self.findings.add(Diagnostic::error("let-depth", field.span(), message));
+        }
+    }
+
+    /// A `let` that reaches itself would never end.
+    fn check_cycles(&self, fields: &[Field<'_>]) {
+        let lets = self.lets.borrow();
+        let mut told: BTreeSet<&str> = BTreeSet::new();
+        for field in fields {
+            let Some(cycle) = cycle_from(&lets, field.name).filter(|_| !told.contains(field.name)) else { continue };
+            let message = match cycle.as_slice() {
+                [_] => format!("`{}` is defined by itself", field.name),
+                _ => format!("`{}` is defined by itself: {}", field.name, route(&cycle)),
+            };
+            self.findings.add(Diagnostic::error("let-cycle", field.span(), message));
+            told.extend(fields.iter().map(|field| field.name).filter(|name| cycle.iter().any(|step| step == name)));
+        }
+    }
+
+    // --- files
+
+    /// Reads a secret's file, once. Answers whether its content is known.
+    fn read_file(&self, file: &FileUse, text: &Text<'_>) -> bool {
+        self.uses.borrow_mut().files.insert(file.path.clone());
+        if self.files.borrow().contains_key(&file.path) {
+            return true;
+        }
+        match (self.environment.read_file)(Path::new(&file.path)) {
+            Ok(content) => {
+                // Editors and `echo` end a file with a newline that is no part of a secret.
+                let content = content.trim_end_matches(['\r', '\n']).to_owned();
+                self.files.borrow_mut().insert(file.path.clone(), content);
+                let files = self.files.borrow().clone();
+                let scope = file_scope(self.environment.variables.clone(), files, self.tables.clone());
+                self.scope.replace(scope);
+                true
+            }
+            Err(_) if self.is_lenient() => false,
+            Err(error) => {
+                let message = format!("cannot read {}: {error}", file.path);
+                self.findings.add(Diagnostic::error("unreadable-file", text.place(&file.range), message));
+                false
+            }
+        }
+    }
+}
+
+/// The way from a `let` back to itself.
+fn cycle_from(lets: &BTreeMap<String, Uses>, start: &str) -> Option<Vec<String>> {
+    let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut open = vec![start];
+    while let Some(at) = open.pop() {
+        for next in lets.get(at).into_iter().flat_map(|uses| &uses.lets) {
+            if next == start {
+                let mut cycle: Vec<String> =
+                    std::iter::successors(Some(at), |step| came_from.get(step).copied()).map(str::to_owned).collect();
+                cycle.reverse();
+                return Some(cycle);
+            }
+            if !came_from.contains_key(next.as_str()) {
+                came_from.insert(next, at);
+                open.push(next);
+            }
+        }
+    }
+    None
+}
+
+fn route(cycle: &[String]) -> String {
+    let back = cycle.first().into_iter();
+    cycle.iter().chain(back).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" uses ")
+}
+
+/// Where a template calls `file`, up to the opening parenthesis.
+fn file_calls(text: &str) -> Vec<Range<usize>> {
+    let (mut calls, mut is_inside, mut quote, mut word) = (Vec::new(), false, None, None);
+    for (at, c) in text.char_indices() {
+        let rest = &text[at..];
+        match (is_inside, quote) {
+            (false, _) => is_inside = rest.starts_with("{{") || rest.starts_with("{%"),
+            (true, Some(open)) => quote = Some(open).filter(|open| *open != c),
+            (true, None) if c == '\'' || c == '"' => quote = Some(c),
+            (true, None) if rest.starts_with("}}") || rest.starts_with("%}") => is_inside = false,
+            (true, None) if c.is_alphanumeric() || c == '_' || c == '.' => {
+                word = Some(word.filter(|_| is_word_before(text, at)).unwrap_or(at));
+            }
+            (true, None) if c == '(' => {
+                let name = word.map(|start| start..at).filter(|range| text[range.clone()].trim_end() == "file");
+                calls.extend(name.map(|name| name.start..at + 1));
+            }
+            (true, None) => {}
+        }
+    }
+    calls
+}
+
+fn is_word_before(text: &str, at: usize) -> bool {
+    text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.')
+}
+
+/// Whether a call of `file` found by [`file_calls`] is one whose path the template knows.
+fn is_constant_call(call: &Range<usize>, template: &Template) -> bool {
+    template.files().iter().any(|file| file.range.start >= call.end && file.range.start - call.end < 8)
+}
+
+/// The error of an expression that reads variables or files, without what they hold: it may be a secret.
+fn without_values(error: Diagnostic) -> Diagnostic {
+    // Our filters quote the value at fault last; of any other message nothing is known.
+    let told = error.message.split_once(": `").map(|(told, _)| told.to_owned());
+    let message = told.unwrap_or_else(|| "this fails with the variables as they are".to_owned());
+    Diagnostic { message, ..error }.help("the value is not shown, for it may be a secret")
+}
+
+fn is_on(value: &Value) -> bool {
+    // The environment knows only text: what people write there to mean no is no.
+    let says_no = |text: &str| matches!(text.trim().to_ascii_lowercase().as_str(), "" | "false" | "0" | "no" | "off");
+    value.as_str().map_or_else(|| value.is_true(), |text| !says_no(text))
+}
+
+fn file_scope(env: BTreeMap<String, String>, files: BTreeMap<String, String>, tables: Value) -> Scope {
+    Scope::file(&Arc::new(Names { env: strings(env), files: strings(files), tables, lets: Vec::new() }))
+}
+
+fn strings(map: BTreeMap<String, String>) -> Value {
+    Value::from_pairs(map)
+}
+
+/// Whether a string is a template rather than a constant or a path.
+pub(super) fn has_braces(text: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|open| text.contains(open))
+}
+
+/// A value of the file as expressions see it. Dates are text; numbers too large for JSON are text as well.
+pub(super) fn value_of(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::from(text.as_ref()),
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
+            .map_or_else(|_| Value::from(integer.to_string()), Value::from),
+        DeValue::Float(float) => {
+            float.as_str().parse::<f64>().map_or_else(|_| Value::from(float.as_str()), Value::from)
+        }
+        DeValue::Boolean(boolean) => Value::from(*boolean),
+        DeValue::Datetime(date) => Value::from(date.to_string()),
+        DeValue::Array(list) => list.iter().map(|element| value_of(element.get_ref())).collect(),
+        DeValue::Table(table) => value_of_table(table),
+    }
+}
+
+fn value_of_table(table: &DeTable<'_>) -> Value {
+    Value::from_pairs(
+        table.iter().map(|(key, value): (&Spanned<_>, _)| (key.get_ref().to_string(), value_of(value.get_ref()))),
+    )
+}
+
+// === impl Sees ===
+
+impl Sees {
+    const ALL: [Self; 6] = [Self::File, Self::Event, Self::Item, Self::Batch, Self::Reply, Self::ReplyItem];
+
+    /// Whether an event has a field that is a name of its own.
+    pub(super) fn is_event_field(name: &str) -> bool {
+        EVENT_FIELDS.contains(&name)
+    }
+
+    fn knows(self, root: &str) -> bool {
+        self.words().contains(&root)
+    }
+
+    fn has_lets(self) -> bool {
+        match self {
+            Self::Event | Self::Item | Self::Batch => true,
+            Self::File | Self::Reply | Self::ReplyItem => false,
+        }
+    }
+
+    /// The names there are, without the `let`s.
+    fn words(self) -> Vec<&'static str> {
+        let lists: &[&[&'static str]] = match self {
+            Self::File => &[],
+            Self::Event => &[&["now"], &EVENT_FIELDS, &EVENT_NAMES],
+            Self::Item => &[&["now"], &ITEM_NAMES, &EVENT_FIELDS, &EVENT_NAMES],
+            Self::Batch => &[&["now", "items"]],
+            Self::Reply => &[&REPLY_NAMES],
+            Self::ReplyItem => &[&REPLY_NAMES, &ITEM_NAMES],
+        };
+        lists.iter().flat_map(|list| list.iter().copied()).chain(["env", "tables"]).collect()
+    }
+
+    /// Why a name that exists elsewhere does not exist here.
+    fn explanation(self, root: &str) -> &'static str {
+        match self {
+            Self::File => {
+                "this is settled when the file is read: only `env.NAME`, `file('…')` and `tables` can be used"
+            }
+            Self::Batch => "a batch is of many events: only `items`, `env`, `tables` and `now` can be used",
+            Self::Event | Self::Item | Self::Reply | Self::ReplyItem if ITEM_NAMES.contains(&root) => {
+                "`item` and `index` exist where `each` is"
+            }
+            Self::Event | Self::Item if root == "items" => "`items` exists in `batch.body`",
+            Self::Event | Self::Item => "the reply is known in `[[response]]` only",
+            Self::Reply | Self::ReplyItem => "a reply has `status`, `headers` and `body`; the event is not known here",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::file_calls;
+
+    #[test]
+    fn calls_of_file_are_found_where_they_are_calls() {
+        let found =
+            |text: &'static str| -> Vec<&str> { file_calls(text).into_iter().map(|range| &text[range]).collect() };
+        assert_eq!(found("{{ file(userId) }}"), ["file("]);
+        assert_eq!(found("{{ a ~ file ('x') }} {% if file(\"y\") %}"), ["file (", "file("]);
+        for none in [
+            "file(x)",
+            "{{ 'file(x)' }}",
+            "{{ profile(x) }}",
+            "{{ a.file(x) }}",
+            "{{ file }} (x)",
+            "{{ \"it's file(\" }}",
+        ] {
+            assert!(found(none).is_empty(), "{none}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Where mistakes are gathered, and how they leave: each once, in the order of the file, not endlessly many.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::{Diagnostic, Severity};
+
+/// So many are told at once: more would scroll away, and most follow from the first.
+const TOLD_MAX: usize = 100;
+
+/// What has been found so far. One reader at a time; not shared between threads.
+pub(super) struct Findings<'t> {
+    /// The file.
+    pub text: &'t str,
+    found: RefCell<Vec<Diagnostic>>,
+    errors: Cell<usize>,
+}
+
+impl<'t> Findings<'t> {
+    /// Nothing found yet.
+    pub(super) fn new(text: &'t str) -> Self {
+        Self { text, found: RefCell::default(), errors: Cell::default() }
+    }
+
+    /// Takes note of one mistake.
+    pub(super) fn add(&self, diagnostic: Diagnostic) {
+        self.errors.set(self.errors.get() + usize::from(diagnostic.is_error()));
+        self.found.borrow_mut().push(diagnostic);
+    }
+
+    /// How many errors there are so far.
+    pub(super) fn error_count(&self) -> usize {
+        self.errors.get()
+    }
+
+    /// Everything found, in the order of the file, each place and message once, with its path in the document.
+    pub(super) fn told(self, document: &DeTable<'_>) -> Vec<Diagnostic> {
+        let mut found = self.found.into_inner();
+        forget_what_follows_from_syntax(self.text, &mut found);
+        forget_guesses(&mut found);
+        found.sort_by(|a, b| order(a).cmp(&order(b)));
+        found.dedup_by(|a, b| a.span == b.span && a.code == b.code && a.message == b.message);
+        let left_out = found.len().saturating_sub(TOLD_MAX);
+        found.truncate(TOLD_MAX);
+        for diagnostic in &mut found {
+            diagnostic.path = path_of(document, &diagnostic.span);
+        }
+        if left_out > 0 {
+            found.push(Diagnostic::error("too-many", 0..0, format!("{left_out} more mistakes are not shown")));
+        }
+        found
+    }
+}
+
+fn order(diagnostic: &Diagnostic) -> (usize, usize, Severity, &str, &str) {
+    let Range { start, end } = diagnostic.span;
+    (start, end, diagnostic.severity, diagnostic.code, &diagnostic.message)
+}
+
+/// Where the syntax is broken, what was read is a guess: only the syntax is told there, and nothing is called missing.
+fn forget_what_follows_from_syntax(text: &str, found: &mut Vec<Diagnostic>) {
+    let broken: Vec<Range<usize>> =
+        found.iter().filter(|d| d.code == "syntax").map(|d| line_around(text, d.span.start)).collect();
+    if broken.is_empty() {
+        return;
+    }
+    let is_guess = |d: &Diagnostic| {
+        let follows =
+            matches!(d.code, "missing-key" | "unused" | "no-sources" | "no-destinations" | "unknown-destination");
+        follows || broken.iter().any(|line| line.contains(&d.span.start) || d.span.contains(&line.start))
+    };
+    found.retain(|d| d.code == "syntax" || !is_guess(d));
+}
+
+/// Whether something is used cannot be told of a file that could not be read whole.
+fn forget_guesses(found: &mut Vec<Diagnostic>) {
+    if found.iter().any(Diagnostic::is_error) {
+        found.retain(|d| !matches!(d.code, "unused" | "unreachable"));
+    }
+}
+
+fn line_around(text: &str, offset: usize) -> Range<usize> {
+    let offset = text.floor_char_boundary(offset);
+    let start = text[..offset].rfind('\n').map_or(0, |at| at + 1);
+    let end = text[offset..].find('\n').map_or(text.len(), |at| offset + at);
+    start..end + 1
+}
+
+/// The place of a span as a person would say it: `destinations.crm.rules[0].when`.
+///
+/// Found by looking for the key or value that holds its first byte; headers count as the key they name.
+pub(super) fn path_of(document: &DeTable<'_>, span: &Range<usize>) -> String {
+    let mut path = String::new();
+    if !span.is_empty() || span.start > 0 {
+        find_in_table(document, span.start, &mut path);
+    }
+    path
+}
+
+fn find_in_table(table: &DeTable<'_>, at: usize, path: &mut String) -> bool {
+    table.iter().any(|(key, value)| {
+        let len = path.len();
+        push_key(path, key.get_ref());
+        let is_here = find_in_value(value, at, path) || key.span().contains(&at);
+        if !is_here {
+            path.truncate(len);
+        }
+        is_here
+    })
+}
+
+fn find_in_value(value: &Spanned<DeValue<'_>>, at: usize, path: &mut String) -> bool {
+    let is_deeper = match value.get_ref() {
+        DeValue::Table(table) => find_in_table(table, at, path),
+        DeValue::Array(list) => list.iter().enumerate().any(|(index, element)| {
+            let len = path.len();
+            path.push('[');
+            path.push_str(&index.to_string());
+            path.push(']');
+            let is_here = find_in_value(element, at, path);
+            if !is_here {
+                path.truncate(len);
+            }
+            is_here
+        }),
+        DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
+            false
+        }
+    };
+    is_deeper || value.span().contains(&at)
+}
+
+fn quoted(key: &str) -> String {
+    format!("{key:?}")
+}
+
+fn push_key(path: &mut String, key: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    let is_bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if is_bare {
+        path.push_str(key);
+    } else {
+        path.push_str(&quoted(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+    use toml::de::DeTable;
+
+    use super::{Diagnostic, Findings, path_of};
+
+    #[test]
+    fn a_place_is_told_as_a_path() {
+        let text = "[destinations.crm]\nurl = 'u'\nbody = { a.\"b c\" = 1 }\n[[destinations.crm.rules]]\n[[destinations.crm.rules]]\nwhen = ['x', 'y']\n";
+        let document = DeTable::parse(text).unwrap();
+        let path = |needle: &str| {
+            let at = text.rfind(needle).unwrap();
+            path_of(document.get_ref(), &(at..at + 1))
+        };
+        assert_eq!(path("'u'"), "destinations.crm.url");
+        assert_eq!(path("url"), "destinations.crm.url");
+        assert_eq!(path("1"), "destinations.crm.body.a.\"b c\"");
+        assert_eq!(path("'y'"), "destinations.crm.rules[1].when[1]");
+        assert_eq!(path("when"), "destinations.crm.rules[1].when");
+        assert_eq!(path("[[destinations"), "destinations.crm.rules[1]");
+    }
+
+    #[test]
+    fn findings_leave_in_order_once_and_not_endlessly() {
+        let findings = Findings::new("");
+        for n in (0..300).rev() {
+            findings.add(Diagnostic::error("odd", n..n, "odd"));
+            findings.add(Diagnostic::error("odd", n..n, "odd"));
+        }
+        let told = findings.told(&DeTable::new());
+        assert_eq!(told.len(), 101);
+        assert!(told.windows(2).take(99).all(|pair| pair[0].span.start < pair[1].span.start));
+        assert_eq!(told[100].message, "200 more mistakes are not shown");
+    }
+}

@@ -1,0 +1,238 @@
+//! TOML text and environment in, a [`Plan`] or every diagnostic at once out.
+//!
+//! [`compile`] is what start-up, reload and `--check` call, so what passes the check runs. Pure: the text, the
+//! variables and a way to read secrets' files are the caller's. It never sends, never prints, and never tells the
+//! value of a variable: a diagnostic quotes the file and the names of variables, nothing else.
+//!
+//! The file is walked as it is parsed, key by key (`table`), so every mistake has its exact place and what nobody
+//! asked for is unknown. Strings become templates and filters in `expressions`, the one place that knows which names
+//! exist where.
+
+mod address;
+mod defaults;
+mod destination;
+mod diagnostic;
+mod expressions;
+mod findings;
+mod fingerprint;
+mod mapping;
+mod offsets;
+mod request;
+mod response;
+mod rule;
+mod server;
+mod spelling;
+mod table;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::event::SourceName;
+use crate::plan::Plan;
+use crate::segment::Policy;
+
+pub use diagnostic::{Diagnostic, Severity, Style, Suggestion, draw, line_column};
+
+use destination::Surroundings;
+use expressions::{Expressions, has_braces};
+use findings::Findings;
+use fingerprint::Fingerprint;
+use server::SourceReading;
+use table::{Field, Table};
+
+/// What the file may refer to.
+pub struct Environment<'a> {
+    /// Variables, by name.
+    pub variables: BTreeMap<String, String>,
+    /// Reads a secret's file, by the path as written.
+    pub read_file: &'a dyn Fn(&Path) -> io::Result<String>,
+}
+
+/// A file that can be used.
+pub struct Compiled {
+    /// What it means.
+    pub plan: Plan,
+    /// What is odd about it, in the order of the file.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Compiles `libroseg.toml`.
+///
+/// # Errors
+/// Every mistake found, and every warning, in the order of the file; at most a hundred.
+pub fn compile(text: &str, environment: &Environment<'_>) -> Result<Compiled, Vec<Diagnostic>> {
+    let findings = Findings::new(text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let span = error.span().unwrap_or(text.len()..text.len());
+        // The parser says that a key is there twice, but not which.
+        let key = text.get(span.clone()).filter(|_| error.message() == "duplicate key");
+        let message = key.map_or_else(|| error.message().to_owned(), |key| format!("duplicate key `{key}`"));
+        findings.add(Diagnostic::error("syntax", span, message));
+    }
+    let document = document.into_inner();
+    let plan = read(text, &document, environment, &findings);
+    let found = findings.told(&document);
+    if found.iter().any(Diagnostic::is_error) {
+        return Err(found);
+    }
+    Ok(Compiled { plan, warnings: found })
+}
+
+/// Reads the whole document. Where there are mistakes the plan has holes and is not used.
+fn read<'a>(text: &str, document: &'a DeTable<'a>, environment: &Environment<'_>, findings: &Findings<'_>) -> Plan {
+    let nothing = DeTable::new();
+    let top = Table::new(findings, document, "the file", 0..0);
+    top.not_yet(&["tests", "plan"]);
+    let section = |key: &'static str| entries(&top, key).unwrap_or(&nothing);
+    let (tables, lets, defaults) = (section("tables"), section("let"), section("defaults"));
+    let destinations = section("destinations");
+    check_tables(&top, findings);
+
+    let expressions = Expressions::new(findings, environment, tables);
+    let reading = server::server(&expressions, top.get("server"));
+    let queue = server::queue(top.get("queue"));
+    let mut policy = Policy {
+        limits: reading.limits,
+        strict: reading.strict,
+        unknown_key: reading.unknown_key,
+        ..Policy::default()
+    };
+    let sources = server::sources(&expressions, top.get("sources"), destinations, &mut policy);
+    let mut plan = Plan { server: reading.server, policy: Arc::new(policy), queue, ..Plan::default() };
+
+    let mut used = Used::default();
+    for field in top.get("destinations").and_then(|field| field.table("[destinations]")).iter().flat_map(Table::fields)
+    {
+        let DeValue::Table(own) = field.raw() else {
+            field.wrong_type("a table: write [destinations.NAME]");
+            continue;
+        };
+        let skipped = destination::foreign_keys(defaults, own);
+        let merged = defaults::merged(defaults, own, &skipped);
+        let sources = sources_of(&sources, field.name);
+        let around = Surroundings { expressions: &expressions, lets, tables, sources };
+        let reading = destination::read(&around, &field, &merged);
+        used.lets.extend(reading.lets);
+        used.tables.extend(reading.tables);
+        match reading.result {
+            Some(Ok(destination)) => plan.destinations.push(Arc::new(destination)),
+            Some(Err(off)) => plan.disabled.push(off),
+            None => {}
+        }
+    }
+    top.finish();
+    if destinations.is_empty() {
+        check_without_destinations(&expressions, lets, &mut used);
+    }
+    used.warn(findings, lets, tables);
+    warn_of_absent(findings, &sources, destinations);
+    plan.fingerprint = fingerprint(text, &plan, &expressions);
+    plan
+}
+
+fn entries<'a>(top: &Table<'a>, key: &'static str) -> Option<&'a DeTable<'a>> {
+    let field = top.get(key)?;
+    match field.raw() {
+        DeValue::Table(entries) => Some(entries),
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_) => {
+            field.wrong_type("a table");
+            None
+        }
+    }
+}
+
+/// `[tables.NAME]` hold constants: they are looked things up in, not computed.
+fn check_tables(top: &Table<'_>, findings: &Findings<'_>) {
+    let Some(tables) = top.get("tables").and_then(|field| field.table("[tables]")) else { return };
+    for entries in tables.fields().filter_map(|field| field.table("[tables.NAME]")) {
+        for field in entries.fields().filter(|field| field.raw().as_str().is_some_and(has_braces)) {
+            findings.add(field.error("bad-value", "a table holds constants, not templates"));
+        }
+    }
+}
+
+/// The sources a destination takes events from: all, unless one of them says which destinations it is for.
+fn sources_of(sources: &[SourceReading], destination: &str) -> Option<Vec<SourceName>> {
+    let is_for = |source: &&SourceReading| {
+        source.destinations.as_ref().is_none_or(|names| names.iter().any(|name| name == destination))
+    };
+    let wanted: Vec<_> = sources.iter().filter(is_for).map(|source| source.name.clone()).collect();
+    (wanted.len() < sources.len()).then_some(wanted)
+}
+
+/// The shared `let`s of a file without destinations are checked on their own.
+fn check_without_destinations(expressions: &Expressions<'_>, lets: &DeTable<'_>, used: &mut Used) {
+    let shared = Table::new(expressions.findings, lets, "[let]", 0..0);
+    let fields: Vec<Field<'_>> = shared.fields().collect();
+    expressions.begin(true);
+    expressions.define(&fields);
+    used.tables.insert("*".to_owned());
+    used.lets.extend(lets.keys().map(|name| name.get_ref().to_string()));
+}
+
+/// What the destinations used of what they share.
+#[derive(Default)]
+struct Used {
+    lets: BTreeSet<String>,
+    tables: BTreeSet<String>,
+}
+
+impl Used {
+    fn warn(&self, findings: &Findings<'_>, lets: &DeTable<'_>, tables: &DeTable<'_>) {
+        let unused = |name: &Spanned<toml::de::DeString<'_>>, what: String| {
+            findings.add(Diagnostic::warning("unused", name.span(), format!("{what} is defined and never used")));
+        };
+        for name in lets.keys().filter(|name| !self.lets.contains(name.get_ref().as_ref())) {
+            unused(name, format!("`{}`", name.get_ref()));
+        }
+        let is_used = |name: &str| self.tables.contains(name) || self.tables.contains("*");
+        for name in tables.keys().filter(|name| !is_used(name.get_ref())) {
+            unused(name, format!("[tables.{}]", name.get_ref()));
+        }
+    }
+}
+
+fn warn_of_absent(findings: &Findings<'_>, sources: &[SourceReading], destinations: &DeTable<'_>) {
+    if sources.is_empty() {
+        let message = "there are no [sources]: nobody can send";
+        let warning = Diagnostic::warning("no-sources", 0..0, message);
+        findings.add(warning.help("add [sources.web] with `write_keys = [\"{{ env.WRITE_KEY }}\"]`"));
+    }
+    if destinations.is_empty() {
+        let message = "there are no [destinations]: events go nowhere";
+        findings.add(Diagnostic::warning("no-destinations", 0..0, message));
+    }
+}
+
+/// Hash of the text and of everything it read.
+fn fingerprint(text: &str, plan: &Plan, expressions: &Expressions<'_>) -> u64 {
+    let mut hash = Fingerprint::new();
+    hash.add(text);
+    for destination in &plan.destinations {
+        hash.add(destination.fingerprint);
+    }
+    for (name, why) in &plan.disabled {
+        hash.add((name.as_str(), why));
+    }
+    for (key, source) in &plan.policy.sources {
+        hash.add((key, source.name.as_str(), source.enabled));
+    }
+    hash.add(&plan.server.listen).add(&plan.server.cors_origins).add(&plan.server.analytics_js);
+    hash.add(plan.server.tls.as_ref().map(|tls| (&tls.cert, &tls.key)));
+    hash.add(expressions.files_read());
+    hash.finish()
+}

@@ -1,0 +1,372 @@
+//! What a rule sends: the rule's keys laid over the destination's.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use super::address;
+use super::diagnostic::Diagnostic;
+use super::expressions::{Expressions, Sees, has_braces};
+use super::mapping::mapping;
+use super::table::{Field, Table};
+use crate::expr::Omit;
+use crate::expr::template::Template;
+use crate::plan::{Auth, BatchSettings, Encoding, Mapping, RequestTemplate};
+
+/// The keys that shape a request and may stand in a destination and in its rules. `auth` proves who we are and does
+/// not count: a new key is no reason to send again what was sent.
+pub(super) const REQUEST_KEYS: [&str; 8] = ["url", "path", "method", "headers", "query", "body", "encoding", "omit"];
+
+/// Methods that usually have no body (RFC 9110, section 9.3).
+const WITHOUT_BODY: [&str; 3] = ["GET", "HEAD", "DELETE"];
+
+const ENCODINGS: [(&str, Encoding); 4] =
+    [("json", Encoding::Json), ("ndjson", Encoding::Ndjson), ("form", Encoding::Form), ("text", Encoding::Text)];
+
+const OMITS: [(&str, Omit); 2] = [("null", Omit::Null), ("empty", Omit::Empty)];
+
+/// Ways to prove who we are that a later version has.
+const AUTH_LATER: [&str; 4] = ["hmac", "oauth2", "google", "aws"];
+
+/// A destination and one of its rules; without rules, the destination alone.
+pub(super) struct Layers<'t, 'a> {
+    /// The destination.
+    pub destination: &'t Table<'a>,
+    /// The rule, which wins.
+    pub rule: Option<&'t Table<'a>>,
+}
+
+/// What batches are when the file says `batch` and no more: small enough for every service we know, quick enough to
+/// watch.
+const BATCH_EVENTS: usize = 100;
+const BATCH_BYTES: u64 = 1_000_000;
+const BATCH_AGE: Duration = Duration::from_secs(1);
+
+// === impl Layers ===
+
+impl<'a> Layers<'_, 'a> {
+    /// The rule's value of a key, else the destination's.
+    fn get(&self, key: &'static str) -> Option<Field<'a>> {
+        let below = self.destination.get(key);
+        self.rule.and_then(|rule| rule.get(key)).or(below)
+    }
+
+    /// The entries of a table of both, by name; the rule's win.
+    fn entries(&self, key: &'static str, what: &'static str, name: impl Fn(&Field<'a>) -> String) -> Vec<Field<'a>> {
+        let below = self.destination.get(key);
+        let above = self.rule.and_then(|rule| rule.get(key));
+        let mut all: Vec<Field<'a>> = Vec::new();
+        for table in [below, above].into_iter().flatten().filter_map(|field| field.table(what)) {
+            let fields: Vec<_> = table.fields().collect();
+            let own: Vec<String> = fields.iter().map(&name).collect();
+            all.retain(|field| !own.contains(&name(field)));
+            all.extend(fields);
+        }
+        all
+    }
+}
+
+/// Compiles what an HTTP rule sends.
+pub(super) fn http(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees: Sees) -> Option<RequestTemplate> {
+    let findings = expressions.findings;
+    let method = match layers.get("method") {
+        Some(field) => address::method(findings, &field),
+        None => Some("POST".to_owned()),
+    };
+    let url = url(expressions, layers, sees);
+    let path = layers.get("path").map(|field| path(expressions, &field, sees));
+    let headers = headers(expressions, layers, sees);
+    let query = query(expressions, layers, sees);
+    let auth = auth(expressions, layers, &headers);
+    let encoding = layers.get("encoding").map(|field| field.word_or_later(&ENCODINGS, &["multipart"]));
+    let encoding = encoding.unwrap_or(Some(Encoding::default()));
+    let omit = omit(layers);
+    let body = layers.get("body").map(|field| body(expressions, &field, sees, encoding));
+    let body = match body {
+        Some(body) => Some(body?),
+        None if method.as_deref().is_some_and(|method| WITHOUT_BODY.contains(&method)) => None,
+        None => Some(whole_event()),
+    };
+    let is_text_of_event = encoding == Some(Encoding::Text) && layers.get("body").is_none() && body.is_some();
+    if let Some(field) = layers.get("encoding").filter(|_| is_text_of_event) {
+        let error = field.error("missing-key", "`encoding = \"text\"` needs a `body` that is text");
+        findings.add(error.help("write `body = \"…\"`"));
+    }
+    Some(RequestTemplate {
+        method: method?,
+        url: Some(url?),
+        path: match path {
+            Some(path) => Some(path?),
+            None => None,
+        },
+        headers,
+        query,
+        auth: auth?,
+        body,
+        encoding: encoding?,
+        omit,
+        address: OnceLock::new(),
+    })
+}
+
+/// Compiles what a rule of a file or of standard output writes.
+pub(super) fn lines(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees: Sees) -> Option<RequestTemplate> {
+    let body = layers.get("body").map(|field| body(expressions, &field, sees, Some(Encoding::Ndjson)));
+    Some(RequestTemplate {
+        method: String::new(),
+        url: None,
+        path: None,
+        headers: Vec::new(),
+        query: Vec::new(),
+        auth: Auth::None,
+        body: Some(match body {
+            Some(body) => body?,
+            None => whole_event(),
+        }),
+        encoding: Encoding::Ndjson,
+        omit: omit(layers),
+        address: OnceLock::new(),
+    })
+}
+
+fn whole_event() -> Mapping {
+    Mapping::Template(Template::parse("{{ message }}").expect("the whole event is an expression"))
+}
+
+fn omit(layers: &Layers<'_, '_>) -> Omit {
+    layers.get("omit").and_then(|field| field.word(&OMITS)).unwrap_or_default()
+}
+
+fn url(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees: Sees) -> Option<Template> {
+    let Some(field) = layers.get("url") else {
+        let place = layers.rule.unwrap_or(layers.destination);
+        let missing = Diagnostic::error("missing-key", place.span(), "there is no `url` to send to");
+        expressions.findings.add(missing.help("write `url = \"https://…\"` in the destination or in the rule"));
+        return None;
+    };
+    let text = field.text()?;
+    let compiled = expressions.compile(&text, sees)?;
+    address::url(expressions.findings, &text, &compiled);
+    if let Some(path) = layers.get("path").filter(|_| is_after_query(text.value, &compiled)) {
+        let message = "`path` cannot be appended: `url` already has a `?`";
+        let error = Diagnostic::error("path-after-query", path.span(), message);
+        expressions.findings.add(error.help("put parameters into `query`"));
+    }
+    Some(compiled.template)
+}
+
+fn is_after_query(written: &str, compiled: &super::expressions::Compiled) -> bool {
+    let known = compiled.template.as_constant().and_then(|value| value.as_str());
+    let outside_braces = written.split("{{").map(|piece| piece.rsplit("}}").next().unwrap_or(piece));
+    known.unwrap_or_default().contains('?') || outside_braces.into_iter().any(|piece| piece.contains('?'))
+}
+
+fn path(expressions: &Expressions<'_>, field: &Field<'_>, sees: Sees) -> Option<Template> {
+    let text = field.text()?;
+    let compiled = expressions.compile(&text, sees)?;
+    address::path(expressions.findings, &text, &compiled);
+    Some(compiled.template)
+}
+
+fn headers(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees: Sees) -> Vec<(String, Template)> {
+    let fields = layers.entries("headers", "`headers`", |field| field.name.to_ascii_lowercase());
+    let mut headers: Vec<(String, Template)> = Vec::with_capacity(fields.len());
+    for field in &fields {
+        let Some((name, template)) = header(expressions, field, sees) else { continue };
+        if headers.iter().any(|(other, _)| *other == name) {
+            let message = format!("the header `{name}` is there twice");
+            expressions.findings.add(Diagnostic::error("bad-header", field.key_span(), message));
+        }
+        headers.push((name, template));
+    }
+    headers
+}
+
+fn header(expressions: &Expressions<'_>, field: &Field<'_>, sees: Sees) -> Option<(String, Template)> {
+    let name = address::header_name(expressions.findings, field);
+    let template = expressions.scalar(field, sees)?;
+    if let Some(value) = template.as_constant().and_then(|value| value.as_str()) {
+        address::header_value(expressions.findings, field, value);
+    }
+    Some((name?, template))
+}
+
+fn query(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees: Sees) -> Vec<(String, Template)> {
+    let fields = layers.entries("query", "`query`", |field| field.name.to_owned());
+    fields.iter().filter_map(|field| Some((field.name.to_owned(), expressions.scalar(field, sees)?))).collect()
+}
+
+fn body(expressions: &Expressions<'_>, field: &Field<'_>, sees: Sees, encoding: Option<Encoding>) -> Option<Mapping> {
+    let compiled = mapping(expressions, field, sees);
+    let is_table = matches!(field.raw(), DeValue::Table(_));
+    let is_list = matches!(field.raw(), DeValue::Array(_));
+    let is_template = field.raw().as_str().is_some_and(has_braces);
+    match encoding {
+        Some(Encoding::Text) if field.raw().as_str().is_none() => {
+            expressions.findings.add(field.error("wrong-type", "a body with `encoding = \"text\"` must be a string"));
+        }
+        Some(Encoding::Form) if !is_table && !is_template => {
+            expressions.findings.add(field.error("wrong-type", "a body with `encoding = \"form\"` must be a table"));
+        }
+        Some(Encoding::Text | Encoding::Form | Encoding::Json | Encoding::Ndjson) | None => {}
+    }
+    match (encoding, compiled?, field.raw().as_str()) {
+        // As text it is itself, without JSON's quotes.
+        (Some(Encoding::Text), Mapping::Constant(_), Some(text)) => {
+            Some(Mapping::Template(Template::constant(text.into())))
+        }
+        (_, compiled, _) => Some(compiled),
+    }
+    .filter(|_| !is_list || encoding != Some(Encoding::Form))
+}
+
+// --- who we are
+
+fn auth(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, headers: &[(String, Template)]) -> Option<Auth> {
+    let Some(field) = layers.destination.get("auth") else { return Some(Auth::None) };
+    let table = field.table("`auth`")?;
+    table.not_yet(&AUTH_LATER);
+    let (basic, bearer, header, query) =
+        (table.get("basic"), table.get("bearer"), table.get("header"), table.get("query"));
+    let given: Vec<_> = [&basic, &bearer, &header, &query].into_iter().flatten().collect();
+    if let [first, second, ..] = given.as_slice() {
+        let message = format!(
+            "`auth` is one of `basic`, `bearer`, `header`, `query`; here are `{}` and `{}`",
+            first.name, second.name
+        );
+        expressions.findings.add(Diagnostic::error("bad-value", second.key_span(), message));
+    }
+    let is_later = AUTH_LATER.iter().any(|later| table.entries().contains_key(*later));
+    if given.is_empty() && !is_later && table.entries().is_empty() {
+        let help = "write `basic = [user, password]`, `bearer = …`, `header = { name = … }` or `query = { name = … }`";
+        expressions.findings.add(field.error("missing-key", "`auth` is empty").help(help));
+    }
+    let sets_header =
+        basic.as_ref().or(bearer.as_ref()).filter(|_| headers.iter().any(|(name, _)| name == "authorization"));
+    if let Some(field) = sets_header {
+        let message = "`auth` sets the header `authorization`, which `headers` sets as well";
+        expressions.findings.add(Diagnostic::error("bad-header", field.key_span(), message));
+    }
+    table.finish();
+    if let Some(field) = basic {
+        return basic_auth(expressions, &field);
+    }
+    if let Some(field) = bearer {
+        return Some(Auth::Bearer(secret(expressions, &field)?));
+    }
+    if let Some(field) = header {
+        let pair = |field: &Field<'_>| {
+            let name = address::header_name(expressions.findings, field);
+            let value = secret(expressions, field)?;
+            if let Some(value) = value.as_constant().and_then(|value| value.as_str()) {
+                address::header_value(expressions.findings, field, value);
+            }
+            Some((name?, value))
+        };
+        return secrets(&field, pair).map(Auth::Header);
+    }
+    let pair = |field: &Field<'_>| Some((field.name.to_owned(), secret(expressions, field)?));
+    secrets(&query?, pair).map(Auth::Query)
+}
+
+fn secrets(
+    field: &Field<'_>,
+    pair: impl Fn(&Field<'_>) -> Option<(String, Template)>,
+) -> Option<Vec<(String, Template)>> {
+    let table = field.table("`auth`")?;
+    let pairs: Vec<_> = table.fields().map(|field| pair(&field)).collect();
+    pairs.into_iter().collect()
+}
+
+fn basic_auth(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Auth> {
+    let list = field.list()?;
+    let [user, password] = list.as_slice() else {
+        let message = format!("`basic` must be [user, password], not a list of {}", list.len());
+        expressions.findings.add(field.error("wrong-type", message));
+        return None;
+    };
+    let user = constant(expressions, user);
+    let password = secret(expressions, password);
+    Some(Auth::Basic(user?, password?))
+}
+
+/// A string that is known when the file is read and has no business in the file itself.
+fn secret(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Template> {
+    let is_pasted = field.raw().as_str().is_some_and(|text| !text.is_empty() && !has_braces(text));
+    if is_pasted {
+        let warning = Diagnostic::warning("pasted-secret", field.span(), "a secret is pasted into the file");
+        expressions.findings.add(warning.help("write \"{{ env.NAME }}\" or \"{{ file('/run/secrets/name') }}\""));
+    }
+    constant(expressions, field)
+}
+
+fn constant(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Template> {
+    let text = field.text()?;
+    let compiled = expressions.compile(&text, Sees::File)?;
+    let is_missing = compiled.template.as_constant().is_none_or(|value| value.is_undefined() || value.is_none());
+    if compiled.is_settled && is_missing {
+        expressions.findings.add(text.error("missing-value", format!("`{}` has no value", field.name)));
+        return None;
+    }
+    Some(compiled.template)
+}
+
+// --- batches
+
+/// The batch settings of a destination; with a rule, the rule's own laid over them, if it has any. Without either,
+/// what holds around it.
+pub(super) fn batch(
+    expressions: &Expressions<'_>,
+    layers: &Layers<'_, '_>,
+    is_http: bool,
+    sees: Sees,
+    around: Option<Arc<BatchSettings>>,
+) -> Option<Arc<BatchSettings>> {
+    let below = layers.destination.get("batch");
+    let Some(rule) = layers.rule else {
+        return below.map_or(around, |field| settings(expressions, &field, is_http, sees));
+    };
+    let Some(own) = rule.get("batch") else { return around };
+    let (Some(DeValue::Table(below)), DeValue::Table(above)) = (below.map(|below| below.raw()), own.raw()) else {
+        return settings(expressions, &own, is_http, sees);
+    };
+    let mut both: DeTable<'_> = below.clone();
+    both.extend(above.iter().map(|(key, value)| (key.clone(), value.clone())));
+    let table = Table::new(expressions.findings, &both, "`batch`", own.key_span());
+    read_batch(expressions, &table, is_http, sees).map(Arc::new)
+}
+
+/// Reads `batch`; `false` is none.
+fn settings(expressions: &Expressions<'_>, field: &Field<'_>, is_http: bool, sees: Sees) -> Option<Arc<BatchSettings>> {
+    if let DeValue::Boolean(false) = field.raw() {
+        return None;
+    }
+    let table = field.table("`batch`")?;
+    read_batch(expressions, &table, is_http, sees).map(Arc::new)
+}
+
+fn read_batch(expressions: &Expressions<'_>, table: &Table<'_>, is_http: bool, sees: Sees) -> Option<BatchSettings> {
+    let events_max = table.get("max_events").map(|field| field.count_usize(1..=100_000));
+    let bytes_max = table.get("max_bytes").map(|field| field.size(1..=1 << 30));
+    let age_max = table.get("max_age").map(|field| field.duration(Duration::ZERO..=Duration::from_hours(1)));
+    let by = table.get("by").map(|field| expressions.template(&field.text()?, sees));
+    if !is_http {
+        table.not_here(&["body"], "is an envelope, which lines in a file do not have");
+    }
+    let body = table.get("body").filter(|_| is_http).map(|field| mapping(expressions, &field, Sees::Batch));
+    table.finish();
+    Some(BatchSettings {
+        events_max: events_max.unwrap_or(Some(BATCH_EVENTS))?,
+        bytes_max: usize::try_from(bytes_max.unwrap_or(Some(BATCH_BYTES))?).unwrap_or(usize::MAX),
+        age_max: age_max.unwrap_or(Some(BATCH_AGE))?,
+        by: match by {
+            Some(by) => Some(by?),
+            None => None,
+        },
+        body: match body {
+            Some(body) => Some(body?),
+            None => None,
+        },
+    })
+}

@@ -1,0 +1,301 @@
+//! `[server]`, `[queue]` and `[sources.NAME]`: how to listen, where events wait, who may send.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::diagnostic::Diagnostic;
+use super::expressions::{Expressions, Switch, has_braces};
+use super::table::{Field, Table};
+use super::units;
+use crate::event::SourceName;
+use crate::plan::{Network, QueueKind, QueueSettings, Server, Tls};
+use crate::segment::{Limits, Policy, Source, UnknownKey};
+
+/// Keys of the language that a later version has.
+const QUEUE_LATER: [&str; 8] = ["dir", "ack", "retain", "dedup", "url", "stream", "replicas", "overflow"];
+const SOURCE_LATER: [&str; 2] = ["limit", "plan"];
+
+/// The least and the most a wait at the door may be.
+const WAITS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
+
+/// `[server]` in its two halves: how to listen, and what the door lets in.
+#[derive(Default)]
+pub(super) struct ServerReading {
+    pub server: Server,
+    pub limits: Limits,
+    pub strict: bool,
+    pub unknown_key: UnknownKey,
+}
+
+/// One source and which destinations it is for.
+pub(super) struct SourceReading {
+    pub name: SourceName,
+    /// Destinations; `None`: all.
+    pub destinations: Option<Vec<String>>,
+}
+
+/// Reads `[server]`.
+pub(super) fn server(expressions: &Expressions<'_>, field: Option<Field<'_>>) -> ServerReading {
+    let mut reading = ServerReading::default();
+    let Some(table) = field.and_then(|field| field.table("[server]")) else { return reading };
+    let server = &mut reading.server;
+    let set = |place: &mut Duration, duration: Option<Duration>| *place = duration.unwrap_or(*place);
+    if let Some(listen) = table.get("listen").and_then(|field| listen(expressions, &field)) {
+        server.listen = listen;
+    }
+    server.tls = table.get("tls").and_then(|field| tls(expressions, &field));
+    set(&mut server.header_timeout, table.get("header_timeout").and_then(|field| field.duration(WAITS)));
+    set(&mut server.body_timeout, table.get("body_timeout").and_then(|field| field.duration(WAITS)));
+    let up_to_an_hour = Duration::ZERO..=Duration::from_hours(1);
+    set(&mut server.shutdown_timeout, table.get("shutdown_timeout").and_then(|field| field.duration(up_to_an_hour)));
+    let connections_max = table.get("max_connections").and_then(|field| field.count_usize(1..=1_000_000));
+    server.connections_max = connections_max.unwrap_or(server.connections_max);
+    server.trusted_proxies =
+        table.get("trusted_proxies").map(|field| networks(expressions, &field)).unwrap_or_default();
+    server.cors_origins = table.get("cors").map(|field| origins(expressions, &field)).unwrap_or_default();
+    server.analytics_js = table.get("analytics_js").and_then(|field| path(expressions, &field));
+    reading.strict = table.get("strict").and_then(|field| field.boolean()).unwrap_or_default();
+    let words = [("reject", UnknownKey::Reject), ("accept", UnknownKey::Accept)];
+    reading.unknown_key = table.get("unknown_key").and_then(|field| field.word(&words)).unwrap_or_default();
+    if let Some(table) = table.get("limits").and_then(|field| field.table("`limits`")) {
+        reading.limits = limits(expressions, &table);
+    }
+    table.finish();
+    reading
+}
+
+fn listen(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<String> {
+    let listen = expressions.settled_text(field)?;
+    let parts = listen.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
+    let is_bare_v6 = |host: &str| host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    match parts {
+        Some((host, Ok(_))) if !host.is_empty() && !is_bare_v6(host) => Some(listen),
+        Some(_) | None => {
+            let error = field.error("bad-value", "`listen` must be an address and a port");
+            let is_literal = field.raw().as_str() == Some(&listen);
+            let port = listen.trim_start_matches(':').parse::<u16>().ok().filter(|_| is_literal);
+            expressions.findings.add(match port {
+                Some(port) => {
+                    let instead = format!("\"0.0.0.0:{port}\"");
+                    error.help(format!("did you mean {instead}?")).suggest(field.span(), instead)
+                }
+                None => error.help("for example \"0.0.0.0:8080\" or \"[::]:8080\""),
+            });
+            None
+        }
+    }
+}
+
+fn tls(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Tls> {
+    let table = field.table("`tls`")?;
+    let file = |key: &'static str, help: &str| path(expressions, &table.require(key, help)?);
+    let cert = file("cert", "the path of a PEM file with the certificate chain");
+    let key = file("key", "the path of a PEM file with the private key");
+    table.finish();
+    Some(Tls { cert: cert?, key: key? })
+}
+
+fn path(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<PathBuf> {
+    let path = expressions.settled_text(field)?;
+    if path.is_empty() {
+        expressions.findings.add(field.error("bad-path", format!("`{}` must name a file", field.name)));
+        return None;
+    }
+    Some(PathBuf::from(path))
+}
+
+fn networks(expressions: &Expressions<'_>, field: &Field<'_>) -> Vec<Network> {
+    let read = |field: &Field<'_>| {
+        let text = expressions.settled_text(field)?;
+        let network = parse_network(&text);
+        if network.is_none() {
+            let error = field.error("bad-value", format!("{} is not a network", quoted(field)));
+            expressions.findings.add(error.help("for example \"10.0.0.0/8\", \"2001:db8::/32\" or \"127.0.0.1\""));
+        }
+        network
+    };
+    field.list().unwrap_or_default().iter().filter_map(read).collect()
+}
+
+/// What is written, for messages; of a template, nothing that it came to.
+fn quoted(field: &Field<'_>) -> String {
+    field.raw().as_str().filter(|text| !has_braces(text)).map_or_else(|| "this".to_owned(), |text| format!("`{text}`"))
+}
+
+fn parse_network(text: &str) -> Option<Network> {
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let address: IpAddr = address.parse().ok()?;
+    let width = if address.is_ipv4() { 32 } else { 128 };
+    let prefix_bits = bits.map_or(Some(width), |bits| bits.parse().ok())?;
+    (prefix_bits <= width).then_some(Network { address, prefix_bits })
+}
+
+fn origins(expressions: &Expressions<'_>, field: &Field<'_>) -> Vec<String> {
+    let Some(table) = field.table("`cors`") else { return Vec::new() };
+    let list = table.require("origins", "for example `origins = [\"https://example.com\"]`");
+    table.finish();
+    let read = |field: &Field<'_>| {
+        let text = expressions.settled_text(field)?;
+        let origin = url::Url::parse(&text).ok().map(|url| url.origin().ascii_serialization());
+        // A path or a trailing slash would never equal what a browser sends.
+        if text == "*" || origin.as_ref() == Some(&text) {
+            return Some(text);
+        }
+        let error = field
+            .error("bad-value", format!("{} is not an origin: scheme, host and port, nothing else", quoted(field)));
+        let is_literal = field.raw().as_str() == Some(&text);
+        expressions.findings.add(match origin.filter(|origin| is_literal && origin.starts_with("http")) {
+            Some(origin) => {
+                error.help(format!("did you mean \"{origin}\"?")).suggest(field.span(), format!("{origin:?}"))
+            }
+            None => error.help("for example \"https://example.com\", or \"*\" for any"),
+        });
+        None
+    };
+    let origins: Vec<String> = list.and_then(|list| list.list()).unwrap_or_default().iter().filter_map(read).collect();
+    // In the plan an empty list is any origin.
+    if origins.iter().any(|origin| origin == "*") { Vec::new() } else { origins }
+}
+
+fn limits(expressions: &Expressions<'_>, table: &Table<'_>) -> Limits {
+    let mut limits = Limits::default();
+    let bytes = |field: Field<'_>| field.size(1_000..=1 << 30).and_then(|bytes| usize::try_from(bytes).ok());
+    let event = table.get("event");
+    limits.event_bytes_max = event.as_ref().and_then(|field| bytes(field.clone())).unwrap_or(limits.event_bytes_max);
+    limits.batch_bytes_max = table.get("batch").and_then(bytes).unwrap_or(limits.batch_bytes_max);
+    let events = table.get("batch_events").and_then(|field| field.count_usize(1..=1_000_000));
+    limits.batch_events_max = events.unwrap_or(limits.batch_events_max);
+    if let Some(field) = event.filter(|_| limits.event_bytes_max > limits.batch_bytes_max) {
+        let message = format!(
+            "an event may not be larger than a batch, which is {}",
+            units::written_size(limits.batch_bytes_max as u64)
+        );
+        expressions.findings.add(field.error("out-of-range", message));
+    }
+    table.finish();
+    limits
+}
+
+/// Reads `[queue]`.
+pub(super) fn queue(field: Option<Field<'_>>) -> QueueSettings {
+    let mut queue = QueueSettings::default();
+    let Some(table) = field.and_then(|field| field.table("[queue]")) else { return queue };
+    let kind =
+        table.get("type").and_then(|field| field.word_or_later(&[("memory", QueueKind::Memory)], &["disk", "nats"]));
+    queue.kind = kind.unwrap_or(queue.kind);
+    let size = table.get("max_size").and_then(|field| field.size(1_000_000..=1 << 50));
+    queue.size_bytes_max = size.unwrap_or(queue.size_bytes_max);
+    table.not_yet(&QUEUE_LATER);
+    table.finish();
+    queue
+}
+
+/// Reads `[sources]` into who may send, by write key.
+pub(super) fn sources(
+    expressions: &Expressions<'_>,
+    field: Option<Field<'_>>,
+    destinations: &DeTable<'_>,
+    policy: &mut Policy,
+) -> Vec<SourceReading> {
+    let Some(table) = field.and_then(|field| field.table("[sources]")) else { return Vec::new() };
+    let mut keys: BTreeMap<String, Arc<Source>> = BTreeMap::new();
+    let mut readings = Vec::new();
+    for field in table.fields() {
+        if let Some(table) = field.table("a source") {
+            readings.push(source(expressions, &field, &table, destinations, &mut keys));
+            table.finish();
+        }
+    }
+    policy.sources = keys;
+    readings
+}
+
+fn source(
+    expressions: &Expressions<'_>,
+    field: &Field<'_>,
+    table: &Table<'_>,
+    destinations: &DeTable<'_>,
+    keys: &mut BTreeMap<String, Arc<Source>>,
+) -> SourceReading {
+    let name = SourceName::from(field.name);
+    expressions.begin(false);
+    let switch = expressions.switch(table.get("enabled"));
+    let enabled = matches!(switch, Switch::On);
+    expressions.begin(!enabled);
+    let source = Arc::new(Source { name: name.clone(), enabled });
+    let list = table.require("write_keys", "for example `write_keys = [\"{{ env.WRITE_KEY }}\"]`");
+    let fields = list.as_ref().and_then(Field::list);
+    if let Some(list) = list.filter(|_| fields.as_ref().is_some_and(Vec::is_empty)) {
+        expressions.findings.add(list.error("bad-value", "`write_keys` is empty: nobody could send"));
+    }
+    for field in fields.unwrap_or_default() {
+        write_key(expressions, &field, &source, keys);
+    }
+    table.not_yet(&SOURCE_LATER);
+    let destinations = table.get("destinations").map(|field| known_destinations(expressions, &field, destinations));
+    SourceReading { name, destinations }
+}
+
+fn write_key(
+    expressions: &Expressions<'_>,
+    field: &Field<'_>,
+    source: &Arc<Source>,
+    keys: &mut BTreeMap<String, Arc<Source>>,
+) {
+    let Some(key) = expressions.settled_text(field) else { return };
+    // A secret's file or a variable may end with blanks that no SDK sends.
+    let key = key.trim().to_owned();
+    if key.is_empty() {
+        // A source that is off may have no key yet.
+        if source.enabled {
+            expressions.findings.add(field.error("bad-value", "this write key is empty"));
+        }
+        return;
+    }
+    // The key itself is not told: it may be a secret.
+    if let Some(other) = keys.insert(key, Arc::clone(source)) {
+        let message = if other.name == source.name {
+            "this write key is there twice".to_owned()
+        } else {
+            format!("this write key is also that of the source `{}`", other.name)
+        };
+        expressions.findings.add(field.error("duplicate-write-key", message));
+    }
+}
+
+fn known_destinations(expressions: &Expressions<'_>, field: &Field<'_>, known: &DeTable<'_>) -> Vec<String> {
+    let names: Vec<&str> = known.keys().map(|name| name.get_ref().as_ref()).collect();
+    let read = |field: &Field<'_>| {
+        let text = field.text_as("the name of a destination")?;
+        if !names.contains(&text.value) {
+            let message = format!("there is no destination `{}`", text.value);
+            let error = Diagnostic { code: "unknown-destination", ..text.wrong_word(message, names.iter().copied()) };
+            expressions.findings.add(error);
+        }
+        Some(text.value.to_owned())
+    };
+    field.list().unwrap_or_default().iter().filter_map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_network;
+
+    #[test]
+    fn a_network_is_an_address_with_or_without_a_prefix() {
+        let bits = |text: &str| parse_network(text).map(|network| network.prefix_bits);
+        assert_eq!(bits("10.0.0.0/8"), Some(8));
+        assert_eq!(bits("127.0.0.1"), Some(32));
+        assert_eq!(bits("::1"), Some(128));
+        assert_eq!(bits("2001:db8::/32"), Some(32));
+        assert_eq!(bits("0.0.0.0/0"), Some(0));
+        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "host/8", "10.0.0.0/-1", "::1/129", "10.0.0.0/"] {
+            assert_eq!(bits(wrong), None, "{wrong}");
+        }
+    }
+}
