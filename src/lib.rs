@@ -14,5 +14,9 @@ pub mod plan;
 pub mod config;
 
 // --- shell: where awaiting happens
+pub mod clock;
+pub mod queue;
+pub mod sink;
+pub mod deliver;
 
 // --- roof: sees everything, decides nothing

@@ -1,0 +1,172 @@
+//! Delivering: one task per destination reads, selects, renders, packs, sends, judges and settles.
+//!
+//! A destination that hangs, errors or is slow delays itself only: it has its own task, place in the queue, limits and
+//! connections. Nothing here knows HTTP or storage; the rules are `plan`'s, the verdicts `retry`'s.
+//!
+//! [`Fleet`] keeps the tasks in step with the plan in force; [`worker`] is one task; [`progress`] is what it knows of
+//! the events it holds.
+
+pub mod progress;
+pub mod worker;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attempt::DestinationName;
+use crate::clock::Clock;
+use crate::plan::{Destination, Plan};
+use crate::queue::Queue;
+use crate::retry::Rest;
+use crate::sink::{Sink, SinkError, Sinks};
+
+pub use worker::Worker;
+
+/// A destination as one plan describes it, and the connections it uses.
+#[derive(Clone)]
+pub struct Generation {
+    /// The rules.
+    pub destination: Arc<Destination>,
+    /// The way out.
+    pub sink: Arc<dyn Sink>,
+}
+
+/// What a worker tells of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// Requests that are out.
+    pub requests_in_flight: usize,
+    /// Batches that wait for a free connection, for the rate limit, or for the end of a rest.
+    pub batches_ready: usize,
+    /// Events it holds.
+    pub events_in_hand: u64,
+    /// Why it sends nothing, or one request at a time.
+    pub rest: Option<Rest>,
+    /// The last failure, for `/ready` and people.
+    pub last_failure: Option<String>,
+}
+
+/// When a worker's task ends.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// No more reading; what is in flight may end.
+    pub finish: CancellationToken,
+    /// Read on until nothing is due, then end: for a queue that forgets.
+    pub drain: CancellationToken,
+}
+
+/// All workers.
+pub struct Fleet {
+    queue: Arc<dyn Queue>,
+    clock: Clock,
+    sinks: Sinks,
+    stop: Stop,
+    tasks: TaskTracker,
+    workers: Mutex<BTreeMap<DestinationName, Handle>>,
+}
+
+struct Handle {
+    generation: watch::Sender<Option<Generation>>,
+    status: watch::Receiver<Status>,
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// No workers yet.
+    #[must_use]
+    pub fn new(queue: Arc<dyn Queue>, clock: Clock) -> Self {
+        Self {
+            queue,
+            clock,
+            sinks: Sinks::default(),
+            stop: Stop::default(),
+            tasks: TaskTracker::new(),
+            workers: Mutex::default(),
+        }
+    }
+
+    /// Brings the workers in step with a plan. A destination that is the same in both plans is not disturbed.
+    ///
+    /// # Errors
+    /// When a sink cannot be made; then everything stays as it was.
+    pub async fn follow(&self, plan: &Plan) -> Result<(), SinkError> {
+        let generations =
+            plan.destinations.iter().map(|destination| self.generation(destination)).collect::<Result<Vec<_>, _>>()?;
+        let names: Vec<DestinationName> = plan.destinations.iter().map(|d| d.name.clone()).collect();
+        self.queue.attach(&names).await;
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, handle) in workers.iter() {
+            if !names.contains(name) {
+                handle.generation.send_replace(None);
+            }
+        }
+        for generation in generations {
+            let name = generation.destination.name.clone();
+            workers.entry(name.clone()).or_insert_with(|| self.start(name)).follow(generation);
+        }
+        Ok(())
+    }
+
+    fn generation(&self, destination: &Arc<Destination>) -> Result<Generation, SinkError> {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = workers.get(&destination.name).and_then(|handle| handle.generation.borrow().clone());
+        match current.filter(|current| current.destination.fingerprint == destination.fingerprint) {
+            Some(current) => Ok(current),
+            None => Ok(Generation { destination: Arc::clone(destination), sink: self.sinks.open(destination)? }),
+        }
+    }
+
+    /// Starts a worker that follows nothing yet, and starts it again should it panic.
+    fn start(&self, name: DestinationName) -> Handle {
+        let (generation, generations) = watch::channel(None);
+        let (statuses, status) = watch::channel(Status::default());
+        let (queue, clock, stop) = (Arc::clone(&self.queue), self.clock.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            loop {
+                let worker =
+                    Worker::new(name.clone(), Arc::clone(&queue), clock.clone(), generations.clone(), statuses.clone());
+                if std::panic::AssertUnwindSafe(worker.run(stop.clone())).catch_unwind().await.is_ok() {
+                    return;
+                }
+                tracing::error!(destination.name = %name, "the worker panicked and is started again; this is a bug");
+                queue.release(&name);
+            }
+        });
+        Handle { generation, status }
+    }
+
+    /// What each worker tells of itself, by destination.
+    #[must_use]
+    pub fn statuses(&self) -> BTreeMap<DestinationName, Status> {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().map(|(name, handle)| (name.clone(), handle.status.borrow().clone())).collect()
+    }
+
+    /// Ends all workers: batches in flight end. With `drain` everything that is due is delivered first.
+    pub async fn shut_down(&self, drain: bool) {
+        self.tasks.close();
+        let token = if drain { &self.stop.drain } else { &self.stop.finish };
+        token.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+// === impl Handle ===
+
+impl Handle {
+    fn follow(&self, generation: Generation) {
+        self.generation.send_if_modified(|current| {
+            let is_same =
+                current.as_ref().is_some_and(|c| c.destination.fingerprint == generation.destination.fingerprint);
+            if !is_same {
+                *current = Some(generation);
+            }
+            !is_same
+        });
+    }
+}

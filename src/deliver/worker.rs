@@ -1,0 +1,498 @@
+//! One destination's loop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+
+use super::progress::{Next, Progress};
+use super::{Generation, Status, Stop};
+use crate::attempt::{Attempts, DestinationName, Failure, Outcome, Reason, Verdict};
+use crate::clock::Clock;
+use crate::plan::pack::Packer;
+use crate::plan::{Batch, Destination, Item, Reply, RuleError};
+use crate::queue::{Delivery, Entry, Offset, Queue, ReadLimit, Settlement};
+use crate::retry::{Health, RetryPolicy};
+
+/// One destination's task.
+pub struct Worker {
+    name: DestinationName,
+    queue: Arc<dyn Queue>,
+    clock: Clock,
+    generations: watch::Receiver<Option<Generation>>,
+    statuses: watch::Sender<Status>,
+    current: Option<Current>,
+    /// Events it holds, by their place in the log.
+    held: BTreeMap<Offset, Progress>,
+    /// Events whose destination is not in force just now.
+    parked: Vec<Delivery>,
+    held_bytes: usize,
+    ready: VecDeque<Batch<Offset>>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Sent>>,
+    health: Health,
+    /// When the rate limit lets the next request go.
+    next_slot: Timestamp,
+    last_failure: Option<String>,
+    is_stopping: bool,
+    is_draining: bool,
+    /// Whether the last read found all there was.
+    is_caught_up: bool,
+}
+
+/// The generation in force and its open batches.
+struct Current {
+    generation: Generation,
+    packer: Packer<Offset>,
+}
+
+/// A request that came back.
+struct Sent {
+    generation: Generation,
+    batch: Batch<Offset>,
+    reply: Reply,
+}
+
+/// Events handed out by one read: few enough that a read's rendering never holds the thread for long.
+const READ_EVENTS_MAX: usize = 256;
+
+/// Bytes of events handed out by one read.
+const READ_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of events in hand. The backlog beyond it stays in the queue.
+const HELD_BYTES_MAX: usize = 32 << 20;
+
+/// Events in hand for a destination whose batches are small.
+const HELD_EVENTS_MIN: usize = 1000;
+
+/// What woke the loop.
+enum Wake {
+    Sent(Box<Sent>),
+    Rules,
+    Stop,
+    Something,
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// A worker that holds nothing and follows the given generations.
+    #[must_use]
+    pub fn new(
+        name: DestinationName,
+        queue: Arc<dyn Queue>,
+        clock: Clock,
+        generations: watch::Receiver<Option<Generation>>,
+        statuses: watch::Sender<Status>,
+    ) -> Self {
+        Self {
+            name,
+            queue,
+            next_slot: clock.now(),
+            clock,
+            generations,
+            statuses,
+            current: None,
+            held: BTreeMap::new(),
+            parked: Vec::new(),
+            held_bytes: 0,
+            ready: VecDeque::new(),
+            in_flight: FuturesUnordered::new(),
+            health: Health::default(),
+            last_failure: None,
+            is_stopping: false,
+            is_draining: false,
+            is_caught_up: false,
+        }
+    }
+
+    /// Delivers until it is told to stop.
+    pub async fn run(mut self, stop: Stop) {
+        self.adopt().await;
+        let queue = Arc::clone(&self.queue);
+        loop {
+            // Asked for before reading, so that nothing appended in between goes unseen.
+            let changed = queue.changed();
+            self.read().await;
+            self.launch().await;
+            if self.is_finished() {
+                return;
+            }
+            self.publish();
+            match self.wake(changed, &stop).await {
+                Wake::Sent(sent) => self.conclude(*sent).await,
+                Wake::Rules => self.adopt().await,
+                Wake::Stop => {
+                    self.is_stopping = true;
+                    self.is_draining = stop.drain.is_cancelled();
+                }
+                Wake::Something => {}
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        let is_resting = self.health.rest().is_some();
+        let has_nothing_to_send = self.in_flight.is_empty() && (self.ready.is_empty() || is_resting);
+        let is_drained = !self.is_draining || self.is_caught_up || is_resting || self.current.is_none();
+        self.is_stopping && has_nothing_to_send && is_drained
+    }
+
+    async fn wake(&mut self, changed: BoxFuture<'_, ()>, stop: &Stop) -> Wake {
+        let can_read = self.can_read();
+        let timer = self.next_timer();
+        let clock = self.clock.clone();
+        let sleep = async move {
+            match timer {
+                Some(at) => clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_stopping = self.is_stopping;
+        let stopped = async {
+            tokio::select! {
+                () = stop.finish.cancelled() => {}
+                () = stop.drain.cancelled() => {}
+            }
+        };
+        // A caller that gets more than it can use must still let others run.
+        let more = async {
+            if can_read && !self.is_caught_up { tokio::task::yield_now().await } else { std::future::pending().await }
+        };
+        tokio::select! {
+            biased;
+            Some(sent) = self.in_flight.next() => Wake::Sent(Box::new(sent)),
+            Ok(()) = self.generations.changed() => Wake::Rules,
+            () = stopped, if !is_stopping => Wake::Stop,
+            () = more => Wake::Something,
+            () = changed, if can_read => Wake::Something,
+            () = sleep => Wake::Something,
+        }
+    }
+
+    /// The next moment at which there is something to do without anybody's telling.
+    fn next_timer(&self) -> Option<Timestamp> {
+        let batch = self.current.as_ref().and_then(|current| current.packer.next_due());
+        let due = self.can_read().then(|| self.queue.next_due(&self.name)).flatten();
+        let slot = (!self.ready.is_empty() && self.in_flight.len() < self.concurrency()).then_some(self.next_slot);
+        match self.health.rest() {
+            None => [batch, due, slot].into_iter().flatten().min(),
+            // The probe is out: its reply wakes us.
+            Some(_) if !self.in_flight.is_empty() => None,
+            Some(rest) if rest.until > self.clock.now() => Some(rest.until),
+            Some(_) => [due, slot].into_iter().flatten().min(),
+        }
+    }
+
+    fn publish(&self) {
+        let status = Status {
+            requests_in_flight: self.in_flight.len(),
+            batches_ready: self.ready.len(),
+            events_in_hand: (self.held.len() + self.parked.len()) as u64,
+            rest: self.health.rest().cloned(),
+            last_failure: self.last_failure.clone(),
+        };
+        self.statuses.send_if_modified(|current| {
+            let is_new = *current != status;
+            *current = status;
+            is_new
+        });
+    }
+}
+
+// === reading: queue → events → items → batches ===
+
+impl Worker {
+    fn destination(&self) -> Option<&Arc<Destination>> {
+        self.current.as_ref().map(|current| &current.generation.destination)
+    }
+
+    fn concurrency(&self) -> usize {
+        if self.health.rest().is_some() { 1 } else { self.destination().map_or(1, |d| d.limit.concurrency) }
+    }
+
+    fn can_read(&self) -> bool {
+        let Some(destination) = self.destination() else { return false };
+        let has_room = self.held.len() < destination.held_events_max() && self.held_bytes < HELD_BYTES_MAX;
+        let may_probe = self.health.rest().is_none_or(|rest| {
+            rest.until <= self.clock.now() && self.held.is_empty() && self.ready.is_empty() && self.in_flight.is_empty()
+        });
+        has_room && may_probe
+    }
+
+    async fn read(&mut self) {
+        let now = self.clock.now();
+        if self.can_read() && !self.must_not_read() {
+            let waiting_max = self.destination().map_or(0, |destination| destination.waiting_max);
+            let limit = ReadLimit { events_max: READ_EVENTS_MAX, bytes_max: READ_BYTES_MAX, waiting_max };
+            let deliveries = self.queue.read(&self.name, limit, now).await;
+            self.is_caught_up = deliveries.is_empty();
+            self.take_up(deliveries, now).await;
+        }
+        let is_ending = self.is_stopping && (self.is_caught_up || self.must_not_read());
+        let wants_probe = self.health.rest().is_some_and(|rest| rest.until <= now) && self.ready.is_empty();
+        if let Some(current) = &mut self.current {
+            let flush = is_ending || wants_probe;
+            self.ready.extend(if flush { current.packer.flush() } else { current.packer.due(now) });
+        }
+    }
+
+    /// Told to finish: what is in hand ends, the rest stays in the queue.
+    fn must_not_read(&self) -> bool {
+        self.is_stopping && !self.is_draining
+    }
+
+    async fn take_up(&mut self, deliveries: Vec<Delivery>, now: Timestamp) {
+        let mut settlements = Vec::new();
+        for delivery in deliveries {
+            self.consider(delivery, now, &mut settlements);
+        }
+        self.settle(settlements, now).await;
+    }
+
+    /// Runs the rules on one event.
+    fn consider(&mut self, delivery: Delivery, now: Timestamp, settlements: &mut Vec<Settlement>) {
+        let Some(destination) = self.destination().cloned() else { return self.parked.push(delivery) };
+        match items_of(&destination, &delivery.entry, now) {
+            Ok(None) => settlements.push(settlement(delivery, Verdict::Filtered)),
+            Ok(Some(items)) => {
+                let offset = delivery.entry.offset;
+                self.held_bytes += delivery.entry.event.json.len();
+                self.held.insert(offset, Progress::new(delivery, items, now));
+                self.go_on(offset, now, settlements);
+            }
+            Err(failure) => {
+                tracing::warn!(destination.name = %self.name, error = %failure, "an event is a dead letter");
+                settlements.push(settlement(delivery, Verdict::Dead(failure)));
+            }
+        }
+    }
+
+    /// Does what a held event needs next.
+    fn go_on(&mut self, offset: Offset, now: Timestamp, settlements: &mut Vec<Settlement>) {
+        let policy = self.destination().map_or_else(RetryPolicy::default, |destination| destination.retry.clone());
+        let Some(progress) = self.held.get_mut(&offset) else { return };
+        match progress.next(&policy, now, fastrand::f64()) {
+            Next::Wait => {}
+            Next::Send(items) => items.into_iter().for_each(|item| self.pack(item, offset, now)),
+            Next::Settle(settlement) => {
+                self.forget(offset, &settlement.entry);
+                settlements.push(settlement);
+            }
+            Next::Reconsider(delivery) => {
+                self.forget(offset, &delivery.entry);
+                self.consider(delivery, now, settlements);
+            }
+        }
+    }
+
+    fn forget(&mut self, offset: Offset, entry: &Entry) {
+        if self.held.remove(&offset).is_some() {
+            self.held_bytes -= entry.event.json.len();
+        }
+    }
+
+    fn pack(&mut self, item: Item, offset: Offset, now: Timestamp) {
+        if let Some(current) = &mut self.current {
+            self.ready.extend(current.packer.push(item, offset, now));
+        }
+    }
+
+    async fn settle(&mut self, settlements: Vec<Settlement>, now: Timestamp) {
+        if !settlements.is_empty() {
+            self.queue.settle(&self.name, settlements, now).await;
+        }
+    }
+}
+
+fn settlement(delivery: Delivery, verdict: Verdict) -> Settlement {
+    let Delivery { entry, attempts } = delivery;
+    Settlement { entry, verdict, attempts: Attempts { count: attempts.count + 1, ..attempts } }
+}
+
+/// The items of an event; `None` when no rule wants it. A panic in a rule is that event's fault alone.
+fn items_of(destination: &Destination, entry: &Entry, now: Timestamp) -> Result<Option<Vec<Item>>, Failure> {
+    let message = entry.message().ok_or_else(|| Failure::new(Reason::Unreadable, "the stored text is damaged"))?;
+    let run = || -> Result<Option<Vec<Item>>, RuleError> {
+        let Some(matches) = destination.select(message, now)? else { return Ok(None) };
+        let items = destination.render(&matches, &entry.event.message_id)?;
+        Ok((!items.is_empty()).then_some(items))
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| Failure::new(Reason::Mapping, error.to_string())),
+        Err(_) => Err(Failure::new(Reason::Mapping, "a rule panicked; this is a bug in libroseg")),
+    }
+}
+
+// === sending: batches → requests → replies → verdicts ===
+
+impl Worker {
+    async fn launch(&mut self) {
+        let now = self.clock.now();
+        while self.may_launch(now) {
+            let (Some(batch), Some(current)) = (self.ready.pop_front(), &self.current) else { return };
+            let generation = current.generation.clone();
+            match generation.destination.request(&batch, now) {
+                Ok(request) => {
+                    self.next_slot = next_slot(self.next_slot, &generation.destination, now);
+                    self.in_flight.push(
+                        async move {
+                            let reply = generation.sink.send(request, now).await;
+                            Sent { generation, batch, reply }
+                        }
+                        .boxed(),
+                    );
+                }
+                Err(error) => {
+                    let reply = Reply::Unsendable(Failure::new(Reason::Mapping, error.to_string()));
+                    Box::pin(self.conclude(Sent { generation, batch, reply })).await;
+                }
+            }
+        }
+    }
+
+    fn may_launch(&self, now: Timestamp) -> bool {
+        let is_rested = self.health.rest().is_none_or(|rest| rest.until <= now);
+        !self.ready.is_empty() && is_rested && self.next_slot <= now && self.in_flight.len() < self.concurrency()
+    }
+
+    async fn conclude(&mut self, sent: Sent) {
+        let Sent { generation, batch, reply } = sent;
+        let now = self.clock.now();
+        let outcomes = generation.destination.judge(&reply, batch.items.len(), now);
+        self.note_health(&generation, &outcomes, now);
+        let (to_halve, others): (Vec<_>, Vec<_>) =
+            batch.items.into_iter().zip(outcomes).partition(|(_, outcome)| matches!(outcome, Outcome::Split(_)));
+        let mut settlements = Vec::new();
+        // Halves made under old rules are not sent: their events are looked at again.
+        let again: Vec<Offset> = if self.is_current(&generation) {
+            Vec::new()
+        } else {
+            to_halve.iter().map(|((_, offset), _)| *offset).collect()
+        };
+        let alone = if again.is_empty() { self.halve(to_halve, batch.opened_at) } else { Vec::new() };
+        for offset in again {
+            if let Some(progress) = self.held.get_mut(&offset) {
+                progress.take_back(1);
+                self.go_on(offset, now, &mut settlements);
+            }
+        }
+        for ((item, offset), outcome) in alone.into_iter().chain(others) {
+            if let Some(progress) = self.held.get_mut(&offset) {
+                progress.note(item.key, outcome);
+                self.go_on(offset, now, &mut settlements);
+            }
+        }
+        self.settle(settlements, now).await;
+    }
+
+    fn is_current(&self, generation: &Generation) -> bool {
+        self.destination().is_some_and(|destination| Arc::ptr_eq(destination, &generation.destination))
+    }
+
+    /// Sends items that were too large together again in halves; a single one is handed back.
+    fn halve(
+        &mut self,
+        to_halve: Vec<((Item, Offset), Outcome)>,
+        opened_at: Timestamp,
+    ) -> Vec<((Item, Offset), Outcome)> {
+        if to_halve.len() < 2 {
+            return to_halve;
+        }
+        let items = to_halve.into_iter().map(|(item, _)| item).collect();
+        let (first, second) = Batch { items, opened_at }.halves();
+        self.ready.push_front(second);
+        self.ready.push_front(first);
+        Vec::new()
+    }
+
+    fn note_health(&mut self, generation: &Generation, outcomes: &[Outcome], now: Timestamp) {
+        if let Some(failure) = outcomes.iter().find_map(Outcome::failure) {
+            self.last_failure = Some(failure.to_string());
+            tracing::debug!(destination.name = %self.name, error = %failure, items = outcomes.len(), "a request failed");
+        }
+        if !self.is_current(generation) {
+            return;
+        }
+        let unauthorized = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Unauthorized(_)));
+        let is_all_failed = outcomes.iter().all(|outcome| matches!(outcome, Outcome::Failed(_)));
+        let overall = match (unauthorized, outcomes.first()) {
+            (Some(outcome), _) => outcome,
+            (None, Some(outcome)) if is_all_failed => outcome,
+            (None, _) => &Outcome::Delivered,
+        };
+        if self.health.note(overall, &generation.destination.retry, now, fastrand::f64()) {
+            self.tell_of_rest();
+        }
+    }
+
+    fn tell_of_rest(&self) {
+        let Some(rest) = self.health.rest() else {
+            tracing::info!(destination.name = %self.name, "the destination takes events again");
+            return;
+        };
+        tracing::error!(
+            destination.name = %self.name,
+            until = %rest.until,
+            why = rest.why.as_str(),
+            error = self.last_failure.as_deref().unwrap_or_default(),
+            "the destination rests; its events wait"
+        );
+    }
+}
+
+/// Evenly spaced starts; time that nobody used is not saved up.
+fn next_slot(last: Timestamp, destination: &Destination, now: Timestamp) -> Timestamp {
+    let Some(per_second) = destination.limit.per_second else { return now };
+    let gap = SignedDuration::try_from_secs_f64(1.0 / per_second).unwrap_or(SignedDuration::ZERO);
+    last.max(now).saturating_add(gap).unwrap_or(now)
+}
+
+// === following: new rules, or none ===
+
+impl Worker {
+    /// Takes over the newest generation. What is in flight ends under the old one; everything else is looked at again.
+    async fn adopt(&mut self) {
+        let newest = self.generations.borrow_and_update().clone();
+        let now = self.clock.now();
+        self.take_back();
+        self.current =
+            newest.map(|generation| Current { packer: Packer::new(Arc::clone(&generation.destination)), generation });
+        self.health.reset();
+        self.is_caught_up = false;
+        let mut settlements = Vec::new();
+        for delivery in std::mem::take(&mut self.parked) {
+            self.consider(delivery, now, &mut settlements);
+        }
+        let offsets: Vec<Offset> = self.held.keys().copied().collect();
+        for offset in offsets {
+            self.go_on(offset, now, &mut settlements);
+        }
+        self.settle(settlements, now).await;
+    }
+
+    /// Takes back every item that has not been sent.
+    fn take_back(&mut self) {
+        let open = self.current.as_mut().map_or_else(Vec::new, |current| current.packer.flush());
+        let mut unsent: BTreeMap<Offset, usize> = BTreeMap::new();
+        for (_, offset) in open.into_iter().chain(self.ready.drain(..)).flat_map(|batch| batch.items) {
+            *unsent.entry(offset).or_default() += 1;
+        }
+        for (offset, progress) in &mut self.held {
+            progress.take_back(unsent.get(offset).copied().unwrap_or(0));
+        }
+    }
+}
+
+// === impl Destination ===
+
+impl Destination {
+    /// Events worth holding: enough for every connection to have a full batch and one more to be packed.
+    fn held_events_max(&self) -> usize {
+        let batch = self.rules.iter().filter_map(|rule| rule.batch.as_ref()).map(|batch| batch.events_max).max();
+        batch.unwrap_or(1).saturating_mul(self.limit.concurrency + 1).max(HELD_EVENTS_MIN)
+    }
+}

@@ -1,0 +1,107 @@
+//! Any HTTP API: one client, and so one pool of connections, per destination.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use jiff::Timestamp;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, Response};
+use rustls::ClientConfig;
+
+use super::{Sink, SinkError};
+use crate::attempt::{Failure, Reason};
+use crate::plan::{Reply, Request};
+
+/// A destination's HTTP client.
+pub struct Http {
+    client: Client,
+}
+
+/// What a server is told of us.
+const USER_AGENT: &str = concat!("libroseg/", env!("CARGO_PKG_VERSION"));
+
+/// A connection that takes longer than this will not come: a lost SYN is sent again after one, three and seven seconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Shorter than the idle limit of the usual load balancers (60 s), so that we close first and no request meets a
+/// connection that is being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// Bytes of a reply that are read: enough for the verdicts on the items of the largest batch.
+const REPLY_BYTES_MAX: usize = 4 << 20;
+
+// === impl Http ===
+
+impl Http {
+    /// A client for so many requests at a time.
+    ///
+    /// # Errors
+    /// When the client cannot be built.
+    pub fn new(tls: ClientConfig, concurrency: usize) -> Result<Self, SinkError> {
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(USER_AGENT)
+            .redirect(Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(concurrency)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .tcp_nodelay(true)
+            .build()?;
+        Ok(Self { client })
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Reply, reqwest::Error> {
+        let method = Method::from_bytes(request.method.as_bytes()).unwrap_or(Method::POST);
+        let mut builder = self.client.request(method, &request.url).timeout(request.timeout);
+        for (name, value) in &request.headers {
+            builder = builder.header(name, value);
+        }
+        if let Some(body) = request.body {
+            builder = builder.body(body);
+        }
+        let response = builder.send().await?;
+        let status = response.status().as_u16();
+        let headers = headers(&response);
+        let body = read(response).await?;
+        Ok(Reply::Answered { status, headers, body })
+    }
+}
+
+impl Sink for Http {
+    fn send(&self, request: Request, _now: Timestamp) -> BoxFuture<'_, Reply> {
+        async move { self.exchange(request).await.unwrap_or_else(|error| lost(&error)) }.boxed()
+    }
+}
+
+fn headers(response: &Response) -> Vec<(String, String)> {
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    response.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect()
+}
+
+async fn read(mut response: Response) -> Result<Bytes, reqwest::Error> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await? {
+        let room = REPLY_BYTES_MAX - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if body.len() == REPLY_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(body.freeze())
+}
+
+/// The error's text without its URL, which may hold a key, and without a stack of "error sending request".
+fn lost(error: &reqwest::Error) -> Reply {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let detail = if error.source().is_some() { innermost.to_string() } else { "no reply".to_owned() };
+    if error.is_builder() {
+        return Reply::Unsendable(Failure::new(Reason::Mapping, format!("not a request that can be sent: {detail}")));
+    }
+    let reason = if error.is_timeout() { Reason::Timeout } else { Reason::Connection };
+    Reply::Lost(Failure::new(reason, detail))
+}

@@ -1,0 +1,67 @@
+//! The only rooms that talk to services: a request goes out, what comes back is news.
+//!
+//! A sink does not retry, judge or remember. A `503` is not an error here: it is a reply.
+
+pub mod file;
+pub mod http;
+pub mod stdout;
+
+use std::sync::{Arc, OnceLock};
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use rustls::ClientConfig;
+use rustls::crypto::ring;
+use rustls_platform_verifier::BuilderVerifierExt as _;
+
+use crate::plan::{Destination, DestinationKind, Reply, Request};
+
+/// The code that carries a batch to one kind of service.
+pub trait Sink: Send + Sync + 'static {
+    /// Sends one request; always answers, within the request's timeout.
+    fn send(&self, request: Request, now: Timestamp) -> BoxFuture<'_, Reply>;
+}
+
+/// Makes sinks. Those that speak TLS share one configuration: reading the system's root certificates takes longer than
+/// all the rest.
+#[derive(Default)]
+pub struct Sinks {
+    tls: OnceLock<ClientConfig>,
+}
+
+/// A sink could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The system's root certificates cannot be used.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The HTTP client could not be built.
+    #[error("cannot build the HTTP client: {0}")]
+    Http(#[from] reqwest::Error),
+}
+
+// === impl Sinks ===
+
+impl Sinks {
+    /// The sink of a destination, with connections of its own.
+    ///
+    /// # Errors
+    /// When TLS or the HTTP client cannot be set up.
+    pub fn open(&self, destination: &Destination) -> Result<Arc<dyn Sink>, SinkError> {
+        Ok(match &destination.kind {
+            DestinationKind::Http => Arc::new(http::Http::new(self.tls()?, destination.limit.concurrency)?),
+            DestinationKind::File(settings) => Arc::new(file::File::new(settings.clone())),
+            DestinationKind::Stdout => Arc::new(stdout::Stdout),
+        })
+    }
+
+    fn tls(&self) -> Result<ClientConfig, SinkError> {
+        if let Some(config) = self.tls.get() {
+            return Ok(config.clone());
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let mut config = builder.with_safe_default_protocol_versions()?.with_platform_verifier()?.with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(self.tls.get_or_init(|| config).clone())
+    }
+}
