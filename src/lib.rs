@@ -18,5 +18,6 @@ pub mod clock;
 pub mod queue;
 pub mod sink;
 pub mod deliver;
+pub mod ingest;
 
 // --- roof: sees everything, decides nothing
