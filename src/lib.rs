@@ -19,5 +19,9 @@ pub mod queue;
 pub mod sink;
 pub mod deliver;
 pub mod ingest;
+pub mod reload;
+pub mod telemetry;
 
 // --- roof: sees everything, decides nothing
+pub mod app;
+pub mod cli;

@@ -1,0 +1,90 @@
+//! The command line: one file per command. Answers for programs go to stdout, everything else to stderr.
+//!
+//! Exit codes: 0 done, 1 found wrong, 2 could not do it (also: wrong usage).
+
+pub mod check;
+pub mod serve;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::telemetry::{self, LogFormat};
+
+/// Takes in events from any Segment SDK and sends them on to the destinations in libroseg.toml.
+#[derive(Debug, Parser)]
+#[command(name = "libroseg", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Check files and exit: 0 when all are right, 1 when something is wrong, 2 when a file cannot be read
+    /// [default: the configuration file]
+    #[arg(long, value_name = "FILE", num_args = 0.., conflicts_with = "listen")]
+    check: Option<Vec<PathBuf>>,
+
+    #[command(flatten)]
+    serve: serve::Options,
+
+    /// The configuration file
+    #[arg(short, long, global = true, value_name = "FILE", env = "LIBROSEG_CONFIG", default_value = "libroseg.toml")]
+    config: PathBuf,
+
+    /// What is logged, as in `RUST_LOG`: `debug`, `libroseg=debug,hyper=info`
+    #[arg(long, global = true, value_name = "FILTER", env = "LIBROSEG_LOG")]
+    log: Option<String>,
+
+    /// What a log line looks like
+    #[arg(long, global = true, value_name = "FORMAT", env = "LIBROSEG_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: take events in and deliver them (the default)
+    Serve(serve::Options),
+    /// Check files: every mistake at once, each with its place and what to write instead
+    #[command(after_help = check::EXAMPLES)]
+    Check {
+        /// The files [default: the configuration file]
+        files: Vec<PathBuf>,
+    },
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  libroseg                               serve ./libroseg.toml
+  libroseg --config prod.toml --listen 127.0.0.1:9000
+  libroseg --check                       check ./libroseg.toml
+  libroseg --check a.toml b.toml         check several files";
+
+/// Done.
+const DONE: u8 = 0;
+/// Found wrong.
+const WRONG: u8 = 1;
+/// Could not do it.
+const UNABLE: u8 = 2;
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(error) = telemetry::start(arguments.log_format, arguments.log.as_deref()) {
+        eprintln!("error: --log: {error}");
+        return ExitCode::from(UNABLE);
+    }
+    let files_or_config = |files: Vec<PathBuf>| if files.is_empty() { vec![arguments.config.clone()] } else { files };
+    ExitCode::from(match (arguments.command, arguments.check) {
+        (Some(Command::Check { files }), _) | (None, Some(files)) => check::run(&files_or_config(files), &variables()),
+        (Some(Command::Serve(options)), _) => serve::run(arguments.config, &options, variables()),
+        (None, None) => serve::run(arguments.config, &arguments.serve, variables()),
+    })
+}
+
+/// The environment. A variable that is not UTF-8 is read with U+FFFD in place of what is not.
+fn variables() -> BTreeMap<String, String> {
+    let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}

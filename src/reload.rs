@@ -1,0 +1,255 @@
+//! Keeping the plan in step with its file: watch, compile, hand over, or keep the old plan and say why.
+//!
+//! Only a plan without errors is handed over. What a new plan means for workers and door is `app`'s business.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{self, Diagnostic, Environment, Style};
+use crate::plan::Plan;
+
+/// The file and the plan in force.
+pub struct Reload {
+    path: PathBuf,
+    variables: BTreeMap<String, String>,
+    clock: Clock,
+    current: ArcSwap<Loaded>,
+    /// Why the file, as it is now, is not in force.
+    broken: Mutex<Option<Broken>>,
+}
+
+/// A plan in force.
+pub struct Loaded {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// A file that is not in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Broken {
+    /// The mistakes, drawn.
+    pub picture: String,
+    /// How many.
+    pub errors: usize,
+    /// When it was found.
+    pub at: Timestamp,
+}
+
+/// Why a file gave no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It could not be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It has mistakes.
+    #[error("{} has {count} mistake{}", path.display(), if *count == 1 { "" } else { "s" })]
+    Mistaken {
+        /// Which file.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+        /// The mistakes, drawn.
+        picture: String,
+    },
+}
+
+/// Editors write a file in several steps: it is read when nothing has happened for this long.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// A folder where something happens all the time still gets its file read.
+const QUIET_MAX: Duration = Duration::from_secs(1);
+
+/// Columns of a picture in the log.
+const LOG_WIDTH: usize = 120;
+
+/// Some file systems (network shares, some bind mounts) tell of no change; secrets' files are not watched at all.
+const POLL: Duration = Duration::from_secs(30);
+
+// === impl Reload ===
+
+impl Reload {
+    /// Reads and compiles the file for the first time. Warnings are logged.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has mistakes.
+    pub fn load(path: PathBuf, variables: BTreeMap<String, String>, clock: Clock) -> Result<Self, LoadError> {
+        let fresh = compile(&path, &variables)?;
+        fresh.log_warnings(&path);
+        let loaded = Loaded { plan: Arc::new(fresh.plan), at: clock.now() };
+        Ok(Self { path, variables, clock, current: ArcSwap::from_pointee(loaded), broken: Mutex::default() })
+    }
+
+    /// The plan in force.
+    #[must_use]
+    pub fn current(&self) -> Arc<Loaded> {
+        self.current.load_full()
+    }
+
+    /// Why the file, as it is now, is not in force, if it is not.
+    #[must_use]
+    pub fn broken(&self) -> Option<Broken> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the file now. Answers the new plan, which is then in force, or `None` when nothing changes.
+    pub fn refresh(&self) -> Option<Arc<Plan>> {
+        match compile(&self.path, &self.variables) {
+            Ok(fresh) => {
+                *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.adopt(fresh)
+            }
+            Err(error) => {
+                self.keep_old(&error);
+                None
+            }
+        }
+    }
+
+    fn adopt(&self, fresh: Fresh) -> Option<Arc<Plan>> {
+        let before = self.current();
+        if fresh.plan.fingerprint == before.plan.fingerprint {
+            return None;
+        }
+        fresh.log_warnings(&self.path);
+        let plan = fresh.plan;
+        let differences = before.plan.changes(&plan);
+        tracing::info!(
+            added = %names(&differences.added),
+            removed = %names(&differences.removed),
+            changed = %names(&differences.changed),
+            "reloaded {}",
+            self.path.display()
+        );
+        if before.plan.server != plan.server || before.plan.queue != plan.queue {
+            tracing::warn!("[server] and [queue] are read at start: restart for their changes to take effect");
+        }
+        let plan = Arc::new(plan);
+        self.current.store(Arc::new(Loaded { plan: Arc::clone(&plan), at: self.clock.now() }));
+        Some(plan)
+    }
+
+    fn keep_old(&self, error: &LoadError) {
+        let (picture, errors) = match error {
+            LoadError::Unreadable { source, .. } => (format!("{error}: {source}"), 1),
+            LoadError::Mistaken { picture, count, .. } => (picture.clone(), *count),
+        };
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if broken.as_ref().is_some_and(|known| known.picture == picture) {
+            return;
+        }
+        tracing::error!("{error}; the old configuration stays in force\n{picture}");
+        *broken = Some(Broken { picture, errors, at: self.clock.now() });
+    }
+
+    /// Refreshes whenever the file may have changed, until told to stop. `apply` is told of every new plan.
+    pub async fn watch<F>(&self, apply: impl Fn(Arc<Plan>) -> F, stop: CancellationToken)
+    where
+        F: Future<Output = ()>,
+    {
+        let (bell, mut rings) = mpsc::channel(1);
+        let watcher = watch_folder(&self.path, bell);
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, "cannot watch the configuration; it is read every {} s instead", POLL.as_secs());
+        }
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(()) = rings.recv() => quiet(&mut rings).await,
+                () = tokio::time::sleep(POLL) => {}
+            }
+            if let Some(plan) = self.refresh() {
+                apply(plan).await;
+            }
+        }
+    }
+}
+
+/// The file's folder is watched, not the file: editors and Kubernetes put another file in its place.
+fn watch_folder(path: &Path, bell: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // A full channel already says that something changed.
+            let _ = bell.try_send(());
+        }
+    })?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+async fn quiet(rings: &mut mpsc::Receiver<()>) {
+    let settle = async { while let Ok(Some(())) = timeout(QUIET, rings.recv()).await {} };
+    // However it ends, the file is read next.
+    let _ = timeout(QUIET_MAX, settle).await;
+}
+
+fn names(names: &[crate::attempt::DestinationName]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A plan just compiled.
+struct Fresh {
+    plan: Plan,
+    /// Its warnings, drawn; empty without.
+    warnings: String,
+}
+
+// === impl Fresh ===
+
+impl Fresh {
+    fn log_warnings(&self, path: &Path) {
+        if !self.warnings.is_empty() {
+            tracing::warn!("{}\n{}", path.display(), self.warnings);
+        }
+    }
+}
+
+fn compile(path: &Path, variables: &BTreeMap<String, String>) -> Result<Fresh, LoadError> {
+    let (text, result) = check(path, variables)?;
+    let name = path.display().to_string();
+    let draw = |diagnostics: &[Diagnostic]| config::draw(&name, &text, diagnostics, Style::Plain, LOG_WIDTH);
+    match result {
+        Ok(compiled) => Ok(Fresh { plan: compiled.plan, warnings: draw(&compiled.warnings) }),
+        Err(mistakes) => {
+            let count = mistakes.len();
+            Err(LoadError::Mistaken { path: path.to_owned(), count, picture: draw(&mistakes) })
+        }
+    }
+}
+
+/// The text of a file and what it compiles to.
+type Checked = (String, Result<config::Compiled, Vec<Diagnostic>>);
+
+/// Reads and compiles a file: what start-up, reload and `--check` all do.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn check(path: &Path, variables: &BTreeMap<String, String>) -> Result<Checked, LoadError> {
+    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+    let text = fs::read_to_string(path).map_err(unreadable)?;
+    let environment = Environment { variables: variables.clone(), read_file: &|path| fs::read_to_string(path) };
+    let result = config::compile(&text, &environment);
+    Ok((text, result))
+}
