@@ -1,0 +1,87 @@
+//! What the benches share: a realistic event, a compiled file, and ratios against the baseline of the same run.
+
+#![allow(dead_code, reason = "each bench uses its own part")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use libroseg::config::{self, Environment};
+use libroseg::event::{MessageId, SourceName};
+use libroseg::plan::Plan;
+use libroseg::segment::{Arrival, Call, Envelope, Limits, Reading};
+use serde_json::{Value, json};
+
+/// A track call as a browser sends it, some 700 bytes.
+pub(crate) fn track(n: usize) -> Value {
+    json!({
+        "timestamp": "2026-11-22T21:05:57.608Z",
+        "integrations": { "Segment.io": true },
+        "event": "Order Completed",
+        "type": "track",
+        "properties": { "order_id": format!("o-{n}"), "total": 249.5, "currency": "EUR", "coupon": null, "tags": ["a", "b"],
+            "products": [{ "product_id": "p1", "name": "Mug", "price": 4.75, "quantity": 2 }] },
+        "userId": format!("user-{n}"),
+        "context": { "page": { "path": "/academy/", "referrer": "", "search": "", "title": "Academy",
+            "url": "https://example.com/academy/" }, "userAgent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36",
+            "locale": "en-US", "library": { "name": "analytics.js", "version": "next-1.84.3" } },
+        "messageId": format!("ajs-next-1795381557600-{n:036}"),
+        "anonymousId": "f6cd870b-2073-41ba-be41-65d238d50e0d",
+    })
+}
+
+pub(crate) fn batch(events: usize) -> String {
+    let events: Vec<Value> = (0..events).map(track).collect();
+    json!({ "writeKey": "key", "sentAt": "2026-11-22T21:05:58.000Z", "batch": events }).to_string()
+}
+
+pub(crate) fn now() -> Timestamp {
+    "2026-11-22T21:05:58.250Z".parse().expect("a timestamp")
+}
+
+pub(crate) fn read(body: &[u8], call: Call, limits: &Limits) -> Reading {
+    let envelope = Envelope::parse(body, call, limits).expect("a body that can be read");
+    let source = SourceName::from("bench");
+    envelope.read(&Arrival {
+        source: &source,
+        received_at: now(),
+        ip: None,
+        user_agent: None,
+        limits,
+        new_id: &|| MessageId::from("made"),
+    })
+}
+
+pub(crate) fn compile(text: &str) -> Plan {
+    let no_file = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+    let environment = Environment { variables: BTreeMap::new(), read_file: &no_file };
+    match config::compile(text, &environment) {
+        Ok(compiled) => compiled.plan,
+        Err(mistakes) => panic!("{mistakes:?}"),
+    }
+}
+
+/// Prints how the medians of the run just made compare: each line is a goal.
+pub(crate) fn print_ratios(rows: &[(&str, &str, f64)]) {
+    println!(
+        "\n{:<44} {:>12} {:>12} {:>8} {:>8}",
+        "ratio to the baseline of this run", "ours ns", "baseline ns", "ratio", "goal"
+    );
+    for (ours, baseline, goal) in rows {
+        match (median_ns(ours), median_ns(baseline)) {
+            (Some(a), Some(b)) => println!("{ours:<44} {a:>12.0} {b:>12.0} {:>8.2} {goal:>8.2}", a / b),
+            _ => println!("{ours:<44} not measured in this run"),
+        }
+    }
+}
+
+fn median_ns(bench: &str) -> Option<f64> {
+    let text = std::fs::read_to_string(home().join(bench).join("new/estimates.json")).ok()?;
+    let estimates: Value = serde_json::from_str(&text).ok()?;
+    estimates["median"]["point_estimate"].as_f64()
+}
+
+fn home() -> PathBuf {
+    let target = || std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    std::env::var_os("CRITERION_HOME").map_or_else(|| target().join("criterion"), PathBuf::from)
+}

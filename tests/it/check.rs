@@ -1,0 +1,124 @@
+//! What `--check` finds: every file in `tests/fixtures/config` beside the picture that a person gets to see.
+//!
+//! `good-*.toml` compile without a word, `odd-*.toml` with warnings, all others do not compile. After a change that is
+//! meant to show, `UPDATE_FIXTURES=1 cargo test check` writes the pictures anew; read them before committing.
+
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use libroseg::config::{self, Diagnostic, Environment, Style};
+
+const VARIABLES: [(&str, &str); 8] = [
+    ("WRITE_KEY", "the-write-key"),
+    ("WRITE_KEY_COPY", "the-write-key"),
+    ("CRM_URL", "https://crm.example.com/api"),
+    ("CRM_TOKEN", "the-crm-token"),
+    ("CRM_USER", "the-crm-user"),
+    ("INSECURE_URL", "http://crm.example.com"),
+    ("LINES", "the-first-line\nthe-second-line"),
+    ("EMPTY", ""),
+];
+
+fn read_file(path: &Path) -> io::Result<String> {
+    match path.to_str() {
+        Some("/run/secrets/crm") => Ok("the-secret-of-a-file\n".to_owned()),
+        _ => Err(io::Error::new(io::ErrorKind::NotFound, "no such file")),
+    }
+}
+
+fn compile(text: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+    let variables: BTreeMap<_, _> = VARIABLES.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    config::compile(text, &Environment { variables, read_file: &read_file }).map(|compiled| compiled.warnings)
+}
+
+fn fixtures() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    assert!(files.len() >= 30, "the fixtures are there");
+    files
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+#[test]
+fn every_mistake_is_drawn_as_expected() {
+    let is_update = env::var_os("UPDATE_FIXTURES").is_some();
+    let mut wrong = Vec::new();
+    for path in fixtures() {
+        let text = fs::read_to_string(&path).unwrap();
+        let found = compile(&text).unwrap_or_else(|errors| errors);
+        let picture = config::draw(name(&path), &text, &found, Style::Plain, 120);
+        let expected_path = path.with_extension("txt");
+        if is_update {
+            fs::write(&expected_path, &picture).unwrap();
+        }
+        let expected = fs::read_to_string(&expected_path).unwrap_or_default();
+        if picture != expected {
+            wrong.push(format!("--- {}: expected\n{expected}\n--- found\n{picture}", name(&path)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_name_of_a_fixture_says_whether_it_compiles() {
+    for path in fixtures() {
+        let name = name(&path);
+        let result = compile(&fs::read_to_string(&path).unwrap());
+        let is_as_named = match &result {
+            Ok(warnings) if warnings.is_empty() => name.starts_with("good-"),
+            Ok(_) => name.starts_with("odd-"),
+            Err(_) => !name.starts_with("good-") && !name.starts_with("odd-"),
+        };
+        assert!(is_as_named, "{name}: {result:?}");
+    }
+}
+
+#[test]
+fn no_diagnostic_tells_the_value_of_a_variable_or_a_file() {
+    for path in fixtures() {
+        let text = fs::read_to_string(&path).unwrap();
+        let told = format!("{:?}", compile(&text));
+        for (_, value) in VARIABLES.iter().filter(|(_, value)| !value.is_empty()) {
+            assert!(!told.contains(value), "{}: {value}", name(&path));
+        }
+        assert!(!told.contains("the-secret-of-a-file"), "{}", name(&path));
+    }
+}
+
+#[test]
+fn places_lie_in_the_file_and_suggestions_can_be_applied() {
+    for path in fixtures() {
+        let text = fs::read_to_string(&path).unwrap();
+        for diagnostic in compile(&text).unwrap_or_else(|errors| errors) {
+            assert!(text.get(diagnostic.span.clone()).is_some(), "{}: {diagnostic:?}", name(&path));
+            let Some(suggestion) = &diagnostic.suggestion else { continue };
+            let mut mended = text.clone();
+            mended.replace_range(suggestion.span.clone(), &suggestion.replacement);
+            let after = compile(&mended).unwrap_or_else(|errors| errors);
+            let is_still_there =
+                |other: &Diagnostic| other.span == diagnostic.span && other.message == diagnostic.message;
+            assert!(!after.iter().any(is_still_there), "{}: {diagnostic:?}", name(&path));
+        }
+    }
+}
+
+#[test]
+fn half_a_file_never_makes_the_compiler_panic() {
+    for path in fixtures() {
+        let text = fs::read_to_string(&path).unwrap();
+        let steps = (text.len() / 60).max(1);
+        for end in (0..text.len()).step_by(steps).filter(|end| text.is_char_boundary(*end)) {
+            let half = &text[..end];
+            let found = compile(half).unwrap_or_else(|errors| errors);
+            let _ = config::draw("half.toml", half, &found, Style::Ansi, 80);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The command line: exit codes, streams, help.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use tempfile::TempDir;
+
+use crate::support::Binary;
+
+const GOOD: &str =
+    "[sources.a]\nwrite_keys = [\"k\"]\n[queue]\ntype = \"memory\"\n[destinations.out]\ntype = \"stdout\"\n";
+
+fn file(text: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libroseg.toml");
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    Binary::command().args(arguments).env("COLUMNS", "100").current_dir(folder).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_right_file_is_checked_with_exit_code_0() {
+    let (folder, _) = file(GOOD);
+    for arguments in
+        [&["--check"][..], &["check"], &["--check", "libroseg.toml"], &["check", "--config", "libroseg.toml"]]
+    {
+        let output = run(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "libroseg.toml: ok, 1 source, 1 destination\n");
+    }
+}
+
+#[test]
+fn a_wrong_file_is_checked_with_exit_code_1_and_every_mistake_at_once() {
+    let (folder, _) =
+        file(&GOOD.replace("type = \"stdout\"", "typ = \"stdout\"\nurl = \"{{ env.NOPE }}/{{ userid }}\""));
+    let output = run(folder.path(), &["--check"]);
+    assert_eq!(output.status.code(), Some(1));
+    insta::assert_snapshot!(stdout(&output));
+}
+
+#[test]
+fn an_unreadable_file_is_exit_code_2() {
+    let (folder, _) = file(GOOD);
+    for arguments in [
+        &["--check", "absent.toml"][..],
+        &["check", "libroseg.toml", "absent.toml"],
+        &["serve", "--config", "absent.toml"],
+    ] {
+        let output = run(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains("absent.toml"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_wrong_file_is_not_served() {
+    let (folder, _) = file("[destinations.a]\nurk = 1\n");
+    let output = run(folder.path(), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("libroseg.toml:2:1"), "{}", stderr(&output));
+    assert!(stdout(&output).is_empty());
+}
+
+#[test]
+fn an_address_that_is_taken_is_exit_code_2() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (folder, _) = file(GOOD);
+    let output = run(folder.path(), &["--listen", &taken.local_addr().unwrap().to_string()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("cannot listen on"), "{}", stderr(&output));
+}
+
+#[test]
+fn port_and_listen_win_over_the_file() {
+    let (folder, path) = file(&format!("[server]\nlisten = \"127.0.0.1:1\"\n{GOOD}"));
+    let binary = Binary::start_with(&path, &[("PORT", "0")]);
+    assert!(binary.url.starts_with("http://127.0.0.1:"), "{}", binary.url);
+    drop(folder);
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_help_has_examples() {
+    let (folder, _) = file(GOOD);
+    assert_eq!(run(folder.path(), &["--chek"]).status.code(), Some(2));
+    let help = run(folder.path(), &["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    insta::assert_snapshot!(stdout(&help));
+}

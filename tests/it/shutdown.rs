@@ -1,0 +1,85 @@
+//! A signal ends the binary in order.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::app::HEAD;
+use crate::support::{Answer, Binary, Fake, client};
+
+fn file(lines: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libroseg.toml");
+    std::fs::write(&path, format!("[server]\nlisten = \"127.0.0.1:0\"\n{HEAD}{lines}")).unwrap();
+    (folder, path)
+}
+
+async fn track(binary: &Binary) -> reqwest::Result<reqwest::Response> {
+    let body = json!({ "userId": "u1", "event": "Any" }).to_string();
+    client().post(format!("{}/v1/track", binary.url)).basic_auth("test_write_key", Some("")).body(body).send().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminated_process_delivers_what_it_accepted_and_exits_with_0() {
+    let fake = Fake::start();
+    let lines =
+        format!("[destinations.crm]\nurl = \"{}\"\nbatch = {{ max_events = 500, max_age = \"1h\" }}\n", fake.url());
+    let (_folder, path) = file(&lines);
+    let mut binary = Binary::start(&path);
+
+    for _ in 0..20 {
+        assert_eq!(track(&binary).await.unwrap().status(), 200);
+    }
+    assert!(fake.requests().is_empty(), "the batch is not old enough");
+    binary.signal("TERM");
+
+    assert_eq!(binary.wait().code(), Some(0));
+    let sent: usize = fake.bodies().iter().map(|body| body.as_array().unwrap().len()).sum();
+    assert_eq!(sent, 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_in_flight_may_end() {
+    let fake = Fake::replying([Answer::hang()]);
+    let (_folder, path) = file(&format!("[destinations.crm]\nurl = \"{}\"\n", fake.url()));
+    let mut binary = Binary::start(&path);
+    track(&binary).await.unwrap();
+    fake.has(1).await;
+
+    binary.signal("INT");
+    fake.let_go();
+
+    assert_eq!(binary.wait().code(), Some(0));
+    assert!(!binary.log().contains("lost"), "{}", binary.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_it_at_once() {
+    let fake = Fake::replying([Answer::hang()]);
+    let (_folder, path) = file(&format!("[destinations.crm]\nurl = \"{}\"\ntimeout = \"10m\"\n", fake.url()));
+    let mut binary = Binary::start(&path);
+    track(&binary).await.unwrap();
+    fake.has(1).await;
+
+    binary.signal("TERM");
+    crate::support::eventually("the first is heard", || binary.log().contains("shutting down")).await;
+    binary.signal("TERM");
+
+    assert_eq!(binary.wait().code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_memory_could_not_deliver_in_time_is_told_as_lost() {
+    let fake = Fake::start();
+    fake.then_always(Answer::status(503));
+    let (_folder, path) = file(&format!("[destinations.crm]\nurl = \"{}\"\n", fake.url()));
+    let mut binary = Binary::start(&path);
+    track(&binary).await.unwrap();
+    fake.has(1).await;
+
+    binary.signal("TERM");
+
+    assert_eq!(binary.wait().code(), Some(0));
+    assert!(binary.log().contains("undelivered events are lost"), "{}", binary.log());
+}
