@@ -170,14 +170,15 @@ impl Reload {
         if let Err(error) = &watcher {
             tracing::warn!(%error, "cannot watch the configuration; it is read every {} s instead", POLL.as_secs());
         }
-        while !stop.is_cancelled() {
+        loop {
+            // At first too: the file may have changed between its first reading and the watch.
+            if let Some(plan) = self.refresh() {
+                apply(plan).await;
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(()) = rings.recv() => quiet(&mut rings).await,
                 () = tokio::time::sleep(POLL) => {}
-            }
-            if let Some(plan) = self.refresh() {
-                apply(plan).await;
             }
         }
     }

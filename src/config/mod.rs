@@ -78,6 +78,10 @@ pub fn compile(text: &str, environment: &Environment<'_>) -> Result<Compiled, Ve
         let message = key.map_or_else(|| error.message().to_owned(), |key| format!("duplicate key `{key}`"));
         findings.add(Diagnostic::error("syntax", span, message));
     }
+    if text.trim().is_empty() {
+        // An editor that writes in place empties the file first: that must not put an empty plan in force.
+        findings.add(Diagnostic::error("empty-file", 0..0, "the file is empty"));
+    }
     let document = document.into_inner();
     let plan = read(text, &document, environment, &findings);
     let found = findings.told(&document);

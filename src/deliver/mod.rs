@@ -11,6 +11,7 @@ pub mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
@@ -74,6 +75,9 @@ struct Handle {
     status: watch::Receiver<Status>,
 }
 
+/// A worker that panics as soon as it starts must not eat a core.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
 // === impl Fleet ===
 
 impl Fleet {
@@ -135,6 +139,7 @@ impl Fleet {
                 }
                 tracing::error!(destination.name = %name, "the worker panicked and is started again; this is a bug");
                 queue.release(&name);
+                tokio::time::sleep(RESTART_PAUSE).await;
             }
         });
         Handle { generation, status }

@@ -216,11 +216,14 @@ impl Worker {
 
     fn can_read(&self) -> bool {
         let Some(destination) = self.destination() else { return false };
-        let has_room = self.held.len() < destination.held_events_max() && self.held_bytes < HELD_BYTES_MAX;
         let may_probe = self.health.rest().is_none_or(|rest| {
             rest.until <= self.clock.now() && self.held.is_empty() && self.ready.is_empty() && self.in_flight.is_empty()
         });
-        has_room && may_probe
+        self.has_room(destination) && may_probe
+    }
+
+    fn has_room(&self, destination: &Destination) -> bool {
+        self.held.len() < destination.held_events_max() && self.held_bytes < HELD_BYTES_MAX
     }
 
     async fn read(&mut self) {
@@ -233,9 +236,11 @@ impl Worker {
             self.take_up(deliveries, now).await;
         }
         let is_ending = self.is_stopping && (self.is_caught_up || self.must_not_read());
+        // Batches that wait for company must not keep others from being read.
+        let is_full = self.destination().is_some_and(|destination| !self.has_room(destination));
         let wants_probe = self.health.rest().is_some_and(|rest| rest.until <= now) && self.ready.is_empty();
         if let Some(current) = &mut self.current {
-            let flush = is_ending || wants_probe;
+            let flush = is_ending || is_full || wants_probe;
             self.ready.extend(if flush { current.packer.flush() } else { current.packer.due(now) });
         }
     }

@@ -171,6 +171,7 @@ impl Door {
             Route::SdkMetrics => self.sdk_metrics(head, body).await,
             Route::Settings { key } => self.sdk_settings(key, head),
             Route::Script => self.script().await,
+            Route::ScriptBundle { name } => self.script_bundle(name).await,
             Route::Health => Reply::Json(json!({"status": "ok"})),
             Route::Ready => self.readiness(),
         }
@@ -325,6 +326,14 @@ impl Door {
                 Reply::NoScript("the file that server.analytics_js names cannot be read: the log says why")
             }
         }
+    }
+
+    async fn script_bundle(&self, name: &str) -> Reply {
+        let Some(script) = &self.settings.script else {
+            return Reply::NoScript("no browser SDK is served here: set server.analytics_js to the path of its file");
+        };
+        let missing = Reply::NoScript("there is no such file beside the one that server.analytics_js names");
+        script.bundle(name).await.map_or(missing, Reply::Script)
     }
 
     fn readiness(&self) -> Reply {

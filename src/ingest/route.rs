@@ -24,6 +24,11 @@ pub(super) enum Route<'a> {
     },
     /// The browser SDK itself.
     Script,
+    /// A piece that the browser SDK loads when it needs it.
+    ScriptBundle {
+        /// Its file name.
+        name: &'a str,
+    },
     /// Whether the process serves.
     Health,
     /// Whether it would take events.
@@ -68,6 +73,7 @@ impl<'a> Route<'a> {
             | ["v1", "projects", "projects", key, "settings"] => Self::Settings { key },
             ["analytics.js", "v1", _, "analytics.min.js"]
             | ["analytics.js", "v1", _, "platform", "analytics.min.js"] => Self::Script,
+            ["analytics-next", "bundles", name] => Self::ScriptBundle { name },
             ["health"] => Self::Health,
             ["ready"] => Self::Ready,
             _ => return None,
@@ -79,7 +85,12 @@ impl<'a> Route<'a> {
     pub(super) const fn methods(self) -> &'static str {
         match self {
             Self::Ingest(_) | Self::SdkMetrics => "POST, OPTIONS",
-            Self::Pixel(_) | Self::Settings { .. } | Self::Script | Self::Health | Self::Ready => "GET, HEAD, OPTIONS",
+            Self::Pixel(_)
+            | Self::Settings { .. }
+            | Self::Script
+            | Self::ScriptBundle { .. }
+            | Self::Health
+            | Self::Ready => "GET, HEAD, OPTIONS",
         }
     }
 
@@ -92,7 +103,12 @@ impl<'a> Route<'a> {
     pub(super) const fn answers_while_closing(self) -> bool {
         match self {
             Self::Health | Self::Ready => true,
-            Self::Ingest(_) | Self::Pixel(_) | Self::SdkMetrics | Self::Settings { .. } | Self::Script => false,
+            Self::Ingest(_)
+            | Self::Pixel(_)
+            | Self::SdkMetrics
+            | Self::Settings { .. }
+            | Self::Script
+            | Self::ScriptBundle { .. } => false,
         }
     }
 }

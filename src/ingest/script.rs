@@ -47,4 +47,13 @@ impl Script {
         self.read.store(Some(Arc::new(Read { modified, size_bytes, content: content.clone() })));
         Ok(content)
     }
+
+    /// What is in a file beside it. The SDK's pieces are small and asked for seldom: they are read each time.
+    pub(super) async fn bundle(&self, name: &str) -> io::Result<Bytes> {
+        let is_plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
+        if !name.bytes().all(is_plain) || name.starts_with('.') || !name.ends_with(".js") {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(Bytes::from(tokio::fs::read(self.path.with_file_name(name)).await?))
+    }
 }

@@ -793,6 +793,20 @@ async fn the_browser_sdk_is_served_from_its_file_as_it_changes() {
     other.get(path).await.refused(404, "not_found", "server.analytics_js");
 }
 
+#[tokio::test]
+async fn the_browser_sdk_finds_its_pieces_beside_it_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("407.bundle.61e.js"), "a piece").unwrap();
+    std::fs::write(dir.path().join("secret.txt"), "no").unwrap();
+    let settings = Settings { script: Some(Script::new(dir.path().join("standalone.js"))), ..Settings::default() };
+    let door = Setup { settings, ..Setup::default() }.start().await;
+    assert_eq!(door.get("/analytics-next/bundles/407.bundle.61e.js").await.line(), "200 a piece");
+    for name in ["408.js", "secret.txt", "..%2Fsecret.js", ".js", "%2e%2e.js"] {
+        let answer = door.get(&format!("/analytics-next/bundles/{name}")).await;
+        answer.refused(404, "not_found", "beside");
+    }
+}
+
 // --- CORS
 
 #[tokio::test]

@@ -201,3 +201,18 @@ batch = {{ max_events = 10, max_age = "1s" }}
     assert_eq!(fake.bodies(), [json!([{ "sku": "a" }, { "sku": "b" }, { "sku": "c" }])]);
     assert_eq!((app.books("crm").delivered, app.books("crm").filtered), (2, 1));
 }
+
+#[tokio::test]
+async fn batches_that_wait_for_company_do_not_stop_the_flow() {
+    let fake = Fake::start();
+    let batch = r#"{ max_events = 10, max_age = "1h", by = "{{ userId }}" }"#;
+    let app = TestApp::start(&crm(&fake, batch)).await;
+
+    app.track_many(5000).await;
+    app.quiet().await;
+
+    let sent = fake.requests().len();
+    assert!(sent >= 4000, "each user has a batch of its own, and there is no room for 5000 of them: {sent}");
+    app.run_for(Duration::from_hours(1)).await;
+    assert_eq!(app.books("crm").delivered, 5000);
+}

@@ -65,6 +65,17 @@ async fn a_broken_file_keeps_the_old_plan_in_force_and_ready_says_so() {
 }
 
 #[tokio::test]
+async fn a_file_caught_empty_while_an_editor_writes_it_changes_nothing() {
+    let fake = Fake::start();
+    let app = TestApp::start(&hook(&fake, "a", 1)).await;
+    std::fs::write(app.path(), " \n").unwrap();
+    assert!(!app.app.refresh().await);
+    app.track("u1", "still").await;
+    app.quiet().await;
+    assert_eq!(fake.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_corrected_template_heals_what_is_waiting() {
     let fake = Fake::start();
     fake.then_always(Answer::status(503));
