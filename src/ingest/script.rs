@@ -3,7 +3,7 @@
 //! The file is read when it is asked for and again when it has changed, so a new version needs no restart.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
@@ -51,7 +51,8 @@ impl Script {
     /// What is in a file beside it. The SDK's pieces are small and asked for seldom: they are read each time.
     pub(super) async fn bundle(&self, name: &str) -> io::Result<Bytes> {
         let is_plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
-        if !name.bytes().all(is_plain) || name.starts_with('.') || !name.ends_with(".js") {
+        let is_script = Path::new(name).extension().is_some_and(|extension| extension == "js");
+        if !name.bytes().all(is_plain) || !is_script {
             return Err(io::ErrorKind::NotFound.into());
         }
         Ok(Bytes::from(tokio::fs::read(self.path.with_file_name(name)).await?))
