@@ -115,9 +115,25 @@ pub struct DeadLetter {
     pub died_at: Timestamp,
 }
 
+// === impl Verdict ===
+
+impl Verdict {
+    /// Why the event was given up on, if it was.
+    #[must_use]
+    pub fn death(&self) -> Option<&Failure> {
+        if let Self::Dead(failure) = self { Some(failure) } else { None }
+    }
+}
+
 // === impl Attempts ===
 
 impl Attempts {
+    /// Whether no item was delivered or refused yet.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.done.is_empty() && self.refused.is_empty()
+    }
+
     /// Whether an item needs no other try.
     #[must_use]
     pub fn has_settled(&self, key: ItemKey) -> bool {

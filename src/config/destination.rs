@@ -139,7 +139,11 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
     let templates = expressions.define(&lets);
     let integrations = integrations(field.name, table);
     let retry = retry(expressions, table);
-    let limit = limit(table);
+    let mut limit = limit(table);
+    if kind != Some(DestinationKind::Http) {
+        // One writer keeps the order.
+        limit.concurrency = 1;
+    }
     let timeout = table.get("timeout").map(|field| field.duration(Duration::from_millis(1)..=Duration::from_mins(15)));
     let waiting_max = table.get("waiting_max").map(|field| field.count_usize(1..=10_000_000));
     let when = rule::when(expressions, table, Sees::Event);

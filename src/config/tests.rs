@@ -84,8 +84,8 @@ fn a_request_that_fetches_has_no_body_unless_it_says_so() {
 }
 
 #[test]
-fn an_empty_file_is_a_plan_without_destinations() {
-    let plan = plan("");
+fn a_file_of_comments_is_a_plan_without_destinations() {
+    let plan = plan("# Nothing yet.");
     assert!(plan.destinations.is_empty() && plan.policy.sources.is_empty());
     assert_eq!(plan.server.listen, "0.0.0.0:8080");
 }

@@ -37,6 +37,9 @@ pub struct Worker {
     /// When the rate limit lets the next request go.
     next_slot: Timestamp,
     last_failure: Option<String>,
+    /// Dead letters since they were last told of.
+    dead_untold: usize,
+    tell_dead_from: Timestamp,
     is_stopping: bool,
     is_draining: bool,
     /// Whether the last read found all there was.
@@ -67,6 +70,9 @@ const HELD_BYTES_MAX: usize = 32 << 20;
 
 /// Events in hand for a destination whose batches are small.
 const HELD_EVENTS_MIN: usize = 1000;
+
+/// How often dead letters are told of.
+const DEAD_LETTERS_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 
 /// What woke the loop.
 enum Wake {
@@ -103,6 +109,8 @@ impl Worker {
             in_flight: FuturesUnordered::new(),
             health: Health::default(),
             last_failure: None,
+            dead_untold: 0,
+            tell_dead_from: Timestamp::MIN,
             is_stopping: false,
             is_draining: false,
             is_caught_up: false,
@@ -262,17 +270,16 @@ impl Worker {
     fn consider(&mut self, delivery: Delivery, now: Timestamp, settlements: &mut Vec<Settlement>) {
         let Some(destination) = self.destination().cloned() else { return self.parked.push(delivery) };
         match items_of(&destination, &delivery.entry, now) {
-            Ok(None) => settlements.push(settlement(delivery, Verdict::Filtered)),
-            Ok(Some(items)) => {
+            // One that was delivered in part, under rules that wanted it, is no longer one that no rule wants.
+            Ok(None) if delivery.attempts.is_untouched() => settlements.push(settlement(delivery, Verdict::Filtered)),
+            Ok(items) => {
+                let items = items.unwrap_or_default();
                 let offset = delivery.entry.offset;
                 self.held_bytes += delivery.entry.event.json.len();
                 self.held.insert(offset, Progress::new(delivery, items, now));
                 self.go_on(offset, now, settlements);
             }
-            Err(failure) => {
-                tracing::warn!(destination.name = %self.name, error = %failure, "an event is a dead letter");
-                settlements.push(settlement(delivery, Verdict::Dead(failure)));
-            }
+            Err(failure) => settlements.push(settlement(delivery, Verdict::Dead(failure))),
         }
     }
 
@@ -308,7 +315,19 @@ impl Worker {
 
     async fn settle(&mut self, settlements: Vec<Settlement>, now: Timestamp) {
         if !settlements.is_empty() {
+            self.tell_of_dead(&settlements, now);
             self.queue.settle(&self.name, settlements, now).await;
+        }
+    }
+
+    /// The first dead letter is told at once, and then how many more there were: a bad mapping must not fill a disk.
+    fn tell_of_dead(&mut self, settlements: &[Settlement], now: Timestamp) {
+        let mut failures = settlements.iter().filter_map(|settlement| settlement.verdict.death());
+        let Some(first) = failures.next() else { return };
+        self.dead_untold += 1 + failures.count();
+        if now >= self.tell_dead_from {
+            tracing::warn!(destination.name = %self.name, events = self.dead_untold, error = %first, "dead letters");
+            (self.dead_untold, self.tell_dead_from) = (0, now + DEAD_LETTERS_PAUSE);
         }
     }
 }

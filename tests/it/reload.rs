@@ -213,3 +213,21 @@ async fn the_running_binary_notices_an_edit_however_the_editor_makes_it() {
     assert_eq!(sent.send().await.unwrap().status(), 200);
     assert_eq!(fake.has(1).await[0].body["v"], 2);
 }
+
+#[tokio::test]
+async fn an_event_delivered_in_part_counts_as_delivered_when_new_rules_want_no_more_of_it() {
+    let fake = Fake::replying([Answer::status(200), Answer::status(503)]);
+    let rules = |rest: &str| {
+        let url = fake.url();
+        format!("[destinations.a]\nurl = \"{url}\"\n[[destinations.a.rules]]\non = \"track\"\npath = \"/one\"\n{rest}")
+    };
+    let app = TestApp::start(&rules("[[destinations.a.rules]]\npath = \"/two\"\n")).await;
+    app.track("u1", "Any").await;
+    app.quiet().await;
+    assert_eq!(app.books("a").later, 1);
+
+    app.reload(&rules("").replace("\"track\"", "\"identify\"")).await;
+    app.run_for(Duration::from_mins(1)).await;
+    let books = app.books("a");
+    assert_eq!((books.delivered, books.filtered, fake.requests().len()), (1, 0, 2));
+}
