@@ -14,7 +14,7 @@ use crate::attempt::DestinationName;
 use crate::clock::Clock;
 use crate::deliver::{Fleet, Status};
 use crate::ingest::{self, Door, Handed, Script, ServeOptions, Settings, Tls, TlsError};
-use crate::plan::{Plan, QueueKind, QueueSettings, Server};
+use crate::plan::{QueueKind, QueueSettings, Server};
 use crate::queue::memory::Memory;
 use crate::queue::{Ack, Queue};
 use crate::reload::Reload;
@@ -94,19 +94,17 @@ impl App {
     }
 
     /// Reads the file again and puts it in force if it is new and without mistakes. Answers whether it did.
+    ///
+    /// Destinations come first, so that no event is let in that none of them knows of.
     pub async fn refresh(&self) -> bool {
-        let Some(plan) = self.reload.refresh() else { return false };
-        self.apply(&plan).await;
-        true
-    }
-
-    /// Destinations first, so that no event is let in that none of them knows of.
-    async fn apply(&self, plan: &Plan) {
-        if let Err(error) = self.fleet.follow(plan).await {
-            tracing::error!(%error, "the new configuration cannot take effect; the old destinations go on");
-            return;
+        let Some(fresh) = self.reload.refresh() else { return false };
+        if let Err(error) = self.fleet.follow(&fresh.plan).await {
+            tracing::error!(%error, "the new configuration cannot take effect; the old one stays in force");
+            return false;
         }
-        self.policy.store(Arc::clone(&plan.policy));
+        self.policy.store(Arc::clone(&fresh.plan.policy));
+        self.reload.adopt(fresh);
+        true
     }
 
     /// Serves until `stop` is cancelled, then closes the door, lets batches end and goes.
@@ -138,11 +136,7 @@ impl App {
     }
 
     async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let apply = |plan: Arc<Plan>| {
-            let app = Arc::clone(&self);
-            async move { app.apply(&plan).await }
-        };
-        self.reload.watch(apply, stop).await;
+        self.reload.watch(|| self.refresh(), stop).await;
     }
 
     /// A queue that forgets is emptied as far as the time allows; any other keeps what is not in flight.

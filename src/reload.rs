@@ -94,7 +94,7 @@ impl Reload {
     pub fn load(path: PathBuf, variables: BTreeMap<String, String>, clock: Clock) -> Result<Self, LoadError> {
         let fresh = compile(&path, &variables)?;
         fresh.log_warnings(&path);
-        let loaded = Loaded { plan: Arc::new(fresh.plan), at: clock.now() };
+        let loaded = Loaded { plan: fresh.plan, at: clock.now() };
         Ok(Self { path, variables, clock, current: ArcSwap::from_pointee(loaded), broken: Mutex::default() })
     }
 
@@ -110,12 +110,13 @@ impl Reload {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the file now. Answers the new plan, which is then in force, or `None` when nothing changes.
-    pub fn refresh(&self) -> Option<Arc<Plan>> {
+    /// Reads the file now. Answers a plan that is new and without mistakes, to be [adopted](Self::adopt) once it is
+    /// in force.
+    pub fn refresh(&self) -> Option<Fresh> {
         match compile(&self.path, &self.variables) {
             Ok(fresh) => {
                 *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                self.adopt(fresh)
+                (fresh.plan.fingerprint != self.current().plan.fingerprint).then_some(fresh)
             }
             Err(error) => {
                 self.keep_old(&error);
@@ -124,14 +125,11 @@ impl Reload {
         }
     }
 
-    fn adopt(&self, fresh: Fresh) -> Option<Arc<Plan>> {
+    /// Takes note that a plan is in force, and says what it changed.
+    pub fn adopt(&self, fresh: Fresh) {
         let before = self.current();
-        if fresh.plan.fingerprint == before.plan.fingerprint {
-            return None;
-        }
         fresh.log_warnings(&self.path);
-        let plan = fresh.plan;
-        let differences = before.plan.changes(&plan);
+        let differences = before.plan.changes(&fresh.plan);
         tracing::info!(
             added = %names(&differences.added),
             removed = %names(&differences.removed),
@@ -139,12 +137,10 @@ impl Reload {
             "reloaded {}",
             self.path.display()
         );
-        if before.plan.server != plan.server || before.plan.queue != plan.queue {
+        if before.plan.server != fresh.plan.server || before.plan.queue != fresh.plan.queue {
             tracing::warn!("[server] and [queue] are read at start: restart for their changes to take effect");
         }
-        let plan = Arc::new(plan);
-        self.current.store(Arc::new(Loaded { plan: Arc::clone(&plan), at: self.clock.now() }));
-        Some(plan)
+        self.current.store(Arc::new(Loaded { plan: fresh.plan, at: self.clock.now() }));
     }
 
     fn keep_old(&self, error: &LoadError) {
@@ -160,11 +156,8 @@ impl Reload {
         *broken = Some(Broken { picture, errors, at: self.clock.now() });
     }
 
-    /// Refreshes whenever the file may have changed, until told to stop. `apply` is told of every new plan.
-    pub async fn watch<F>(&self, apply: impl Fn(Arc<Plan>) -> F, stop: CancellationToken)
-    where
-        F: Future<Output = ()>,
-    {
+    /// Calls `refresh` whenever the file may have changed, until told to stop.
+    pub async fn watch<F: Future>(&self, refresh: impl Fn() -> F, stop: CancellationToken) {
         let (bell, mut rings) = mpsc::channel(1);
         let watcher = watch_folder(&self.path, bell);
         if let Err(error) = &watcher {
@@ -172,9 +165,7 @@ impl Reload {
         }
         loop {
             // At first too: the file may have changed between its first reading and the watch.
-            if let Some(plan) = self.refresh() {
-                apply(plan).await;
-            }
+            refresh().await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(()) = rings.recv() => quiet(&mut rings).await,
@@ -211,8 +202,9 @@ fn names(names: &[crate::attempt::DestinationName]) -> String {
 }
 
 /// A plan just compiled.
-struct Fresh {
-    plan: Plan,
+pub struct Fresh {
+    /// The plan.
+    pub plan: Arc<Plan>,
     /// Its warnings, drawn; empty without.
     warnings: String,
 }
@@ -232,7 +224,7 @@ fn compile(path: &Path, variables: &BTreeMap<String, String>) -> Result<Fresh, L
     let name = path.display().to_string();
     let draw = |diagnostics: &[Diagnostic]| config::draw(&name, &text, diagnostics, Style::Plain, LOG_WIDTH);
     match result {
-        Ok(compiled) => Ok(Fresh { plan: compiled.plan, warnings: draw(&compiled.warnings) }),
+        Ok(compiled) => Ok(Fresh { plan: Arc::new(compiled.plan), warnings: draw(&compiled.warnings) }),
         Err(mistakes) => {
             let count = mistakes.len();
             Err(LoadError::Mistaken { path: path.to_owned(), count, picture: draw(&mistakes) })

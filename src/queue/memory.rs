@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::dedup::Dedup;
+use super::dedup::{Dedup, Print};
 use super::{Ack, AppendError, Books, Delivery, Entry, Offset, Queue, ReadLimit, Settlement};
 use crate::attempt::{Attempts, DeadLetter, DestinationName, Verdict};
 use crate::event::Event;
@@ -42,6 +42,7 @@ struct Place {
     /// Bytes of the events in hand and waiting for another try.
     kept_bytes: u64,
     dead_letters: VecDeque<DeadLetter>,
+    dead_letters_bytes: u64,
     delivered: u64,
     filtered: u64,
     dropped: u64,
@@ -51,8 +52,9 @@ struct Place {
 /// Opened events kept for sharing: enough for workers that read at about the same time, few enough to cost nothing.
 const RECENT_MAX: usize = 1024;
 
-/// Dead letters kept per destination; the oldest make room.
-const DEAD_LETTERS_MAX: usize = 10_000;
+/// Bytes of dead letters kept per destination; the oldest make room. They are for people to look at, and must not fill
+/// the memory that events need.
+const DEAD_LETTERS_BYTES_MAX: u64 = 16 << 20;
 
 // === impl Memory ===
 
@@ -70,15 +72,17 @@ impl Memory {
 
     fn append_now(&self, events: Vec<Event>) -> Result<(), AppendError> {
         let mut state = self.state();
-        let new_bytes: u64 = events.iter().filter(|event| state.dedup.is_new(event)).map(size_of).sum();
+        let prints: Vec<Print> = events.iter().map(|event| state.dedup.print(event)).collect();
+        let is_new = |(_, print): &(&Event, &Print)| !state.dedup.has_seen(**print);
+        let new_bytes: u64 = events.iter().zip(&prints).filter(is_new).map(|(event, _)| size_of(event)).sum();
         while state.size_bytes() + new_bytes > self.size_bytes_max {
             if !state.forget_a_detached_place() {
                 let size_bytes = state.size_bytes();
                 return Err(AppendError::Full { size_bytes, size_bytes_max: self.size_bytes_max });
             }
         }
-        for event in events {
-            if state.dedup.remember(&event) {
+        for (event, print) in events.into_iter().zip(prints) {
+            if state.dedup.remember(print, event.received_at) {
                 state.push(event);
             }
         }
@@ -151,6 +155,10 @@ impl Queue for Memory {
 
 fn size_of(event: &Event) -> u64 {
     event.json.len() as u64
+}
+
+fn letter_bytes(letter: &DeadLetter) -> u64 {
+    size_of(&letter.event) + letter.failure.detail.len() as u64
 }
 
 // === impl State ===
@@ -259,13 +267,19 @@ impl Place {
             Verdict::Dropped => self.dropped += 1,
             Verdict::RetryAt(due, _) => self.wait(due, entry.offset, event, attempts),
             Verdict::Dead(failure) => {
-                self.dead += 1;
-                if self.dead_letters.len() == DEAD_LETTERS_MAX {
-                    self.dead_letters.pop_front();
-                }
                 let destination = destination.clone();
-                self.dead_letters.push_back(DeadLetter { destination, event, failure, attempts, died_at: now });
+                self.bury(DeadLetter { destination, event, failure, attempts, died_at: now });
             }
+        }
+    }
+
+    fn bury(&mut self, letter: DeadLetter) {
+        self.dead += 1;
+        self.dead_letters_bytes += letter_bytes(&letter);
+        self.dead_letters.push_back(letter);
+        while self.dead_letters_bytes > DEAD_LETTERS_BYTES_MAX {
+            let Some(oldest) = self.dead_letters.pop_front() else { return };
+            self.dead_letters_bytes -= letter_bytes(&oldest);
         }
     }
 

@@ -1,6 +1,7 @@
 //! `cargo bench --bench walk`: a request through the router, beside an axum handler that reads the body and says 200.
 //!
-//! The queue is memory and the only destination is far behind: what is measured is the door.
+//! The queue is memory and there is no destination: what is measured is the door. There are no sockets either, so the
+//! baseline is almost nothing; with sockets on both sides the two are much closer.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
@@ -102,5 +103,5 @@ criterion_group!(benches, through);
 fn main() {
     benches();
     Criterion::default().configure_from_args().final_summary();
-    print_ratios(&[("router/one", "router/one_floor", 1.5), ("router/hundred", "router/hundred_floor", 15.0)]);
+    print_ratios(&[("router/one", "router/one_floor", None), ("router/hundred", "router/hundred_floor", None)]);
 }

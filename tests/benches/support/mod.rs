@@ -61,15 +61,18 @@ pub(crate) fn compile(text: &str) -> Plan {
     }
 }
 
-/// Prints how the medians of the run just made compare: each line is a goal.
-pub(crate) fn print_ratios(rows: &[(&str, &str, f64)]) {
+/// Prints how the medians of the run just made compare to their baselines, and the goal where there is one.
+pub(crate) fn print_ratios(rows: &[(&str, &str, Option<f64>)]) {
     println!(
         "\n{:<44} {:>12} {:>12} {:>8} {:>8}",
         "ratio to the baseline of this run", "ours ns", "baseline ns", "ratio", "goal"
     );
     for (ours, baseline, goal) in rows {
         match (median_ns(ours), median_ns(baseline)) {
-            (Some(a), Some(b)) => println!("{ours:<44} {a:>12.0} {b:>12.0} {:>8.2} {goal:>8.2}", a / b),
+            (Some(a), Some(b)) => {
+                let goal = goal.map_or_else(String::new, |goal| format!("{goal:>8.2}"));
+                println!("{ours:<44} {a:>12.0} {b:>12.0} {:>8.2} {goal}", a / b);
+            }
             _ => println!("{ours:<44} not measured in this run"),
         }
     }
