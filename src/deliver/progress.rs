@@ -1,20 +1,27 @@
 //! What a worker knows of an event it holds: the items still to come, those that are out, and how they went.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::attempt::{Failure, ItemKey, Outcome, Verdict};
+use crate::attempt::{Attempts, Failure, ItemKey, Outcome, Verdict};
+use crate::event::Event;
 use crate::plan::Item;
-use crate::queue::{Delivery, Settlement};
+use crate::queue::{Delivery, Entry, Offset, Settlement};
 use crate::retry::{self, RetryPolicy};
 
 /// An event on its way through one destination's rules.
 ///
 /// Items that may share a request travel together; others go one after another, in the order of the rules. A refused
 /// item does not hold back the next one; a failed item does.
+///
+/// It keeps the event as it is stored: opened events are large, and those that wait for a reply would push what is being
+/// worked on out of the processor's caches.
 pub struct Progress {
-    delivery: Delivery,
+    offset: Offset,
+    event: Event,
+    attempts: Attempts,
     steps: VecDeque<Vec<Item>>,
     outstanding: usize,
     failed: Option<Outcome>,
@@ -40,24 +47,30 @@ impl Progress {
     /// An event with the items its rules made, less those that an earlier try settled.
     #[must_use]
     pub fn new(delivery: Delivery, items: Vec<Item>, now: Timestamp) -> Self {
-        let mut delivery = delivery;
-        delivery.attempts.first_at.get_or_insert(now);
-        let items = items.into_iter().filter(|item| !delivery.attempts.has_settled(item.key));
-        let steps = into_steps(items);
-        Self { delivery, steps, outstanding: 0, failed: None, is_dropped: false, is_stale: false }
+        let Delivery { entry, mut attempts } = delivery;
+        attempts.first_at.get_or_insert(now);
+        let steps = into_steps(items.into_iter().filter(|item| !attempts.has_settled(item.key)));
+        let (offset, event) = (entry.offset, entry.event.clone());
+        Self { offset, event, attempts, steps, outstanding: 0, failed: None, is_dropped: false, is_stale: false }
+    }
+
+    /// Bytes of its event.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.event.json.len()
     }
 
     /// Takes note of how one of its items went.
     pub fn note(&mut self, key: ItemKey, outcome: Outcome) {
         self.outstanding = self.outstanding.saturating_sub(1);
         match outcome {
-            Outcome::Delivered => self.delivery.attempts.done.push(key),
+            Outcome::Delivered => self.attempts.done.push(key),
             Outcome::Dropped => {
-                self.delivery.attempts.done.push(key);
+                self.attempts.done.push(key);
                 self.is_dropped = true;
             }
             Outcome::Refused(failure) | Outcome::Split(failure) => {
-                self.delivery.attempts.refused.push((key, failure));
+                self.attempts.refused.push((key, failure));
             }
             Outcome::Failed(_) | Outcome::Unauthorized(_) => self.note_failed(outcome),
         }
@@ -91,7 +104,7 @@ impl Progress {
             return Next::Settle(self.try_again(&outcome, policy, now, jitter));
         }
         if self.is_stale {
-            return Next::Reconsider(self.delivery.clone());
+            return Next::Reconsider(self.delivery());
         }
         if let Some(items) = self.steps.pop_front() {
             self.outstanding = items.len();
@@ -102,7 +115,7 @@ impl Progress {
     }
 
     fn try_again(&mut self, outcome: &Outcome, policy: &RetryPolicy, now: Timestamp, jitter: f64) -> Settlement {
-        let attempts = &mut self.delivery.attempts;
+        let attempts = &mut self.attempts;
         attempts.count += 1;
         let verdict = retry::decide(outcome, attempts, policy, now, jitter);
         if matches!(outcome, Outcome::Unauthorized(_)) {
@@ -113,7 +126,7 @@ impl Progress {
     }
 
     fn final_verdict(&mut self) -> Verdict {
-        let attempts = &mut self.delivery.attempts;
+        let attempts = &mut self.attempts;
         attempts.count += 1;
         let refused: Option<&(ItemKey, Failure)> = attempts.refused.first();
         match (refused, self.is_dropped) {
@@ -124,8 +137,13 @@ impl Progress {
     }
 
     fn settle(&self, verdict: Verdict) -> Settlement {
-        let Delivery { entry, attempts } = self.delivery.clone();
-        Settlement { entry, verdict, attempts }
+        Settlement { offset: self.offset, verdict, attempts: self.attempts.clone() }
+    }
+
+    /// The event as it would be read again.
+    fn delivery(&self) -> Delivery {
+        let entry = Arc::new(Entry::new(self.offset, self.event.clone()));
+        Delivery { entry, attempts: self.attempts.clone() }
     }
 }
 

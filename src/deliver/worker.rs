@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -70,6 +71,9 @@ const HELD_BYTES_MAX: usize = 32 << 20;
 
 /// Events in hand for a destination whose batches are small.
 const HELD_EVENTS_MIN: usize = 1000;
+
+/// After the first new event, others are let come: to wake for each one alone would cost more than to deliver it.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// How often dead letters are told of.
 const DEAD_LETTERS_PAUSE: SignedDuration = SignedDuration::from_secs(10);
@@ -166,6 +170,10 @@ impl Worker {
                 () = stop.drain.cancelled() => {}
             }
         };
+        let gathered = async {
+            changed.await;
+            tokio::time::sleep(GATHER).await;
+        };
         // A caller that gets more than it can use must still let others run.
         let more = async {
             if can_read && !self.is_caught_up { tokio::task::yield_now().await } else { std::future::pending().await }
@@ -176,7 +184,7 @@ impl Worker {
             Ok(()) = self.generations.changed() => Wake::Rules,
             () = stopped, if !is_stopping => Wake::Stop,
             () = more => Wake::Something,
-            () = changed, if can_read => Wake::Something,
+            () = gathered, if can_read => Wake::Something,
             () = sleep => Wake::Something,
         }
     }
@@ -275,8 +283,9 @@ impl Worker {
             Ok(items) => {
                 let items = items.unwrap_or_default();
                 let offset = delivery.entry.offset;
-                self.held_bytes += delivery.entry.event.json.len();
-                self.held.insert(offset, Progress::new(delivery, items, now));
+                let progress = Progress::new(delivery, items, now);
+                self.held_bytes += progress.size_bytes();
+                self.held.insert(offset, progress);
                 self.go_on(offset, now, settlements);
             }
             Err(failure) => settlements.push(settlement(delivery, Verdict::Dead(failure))),
@@ -291,19 +300,19 @@ impl Worker {
             Next::Wait => {}
             Next::Send(items) => items.into_iter().for_each(|item| self.pack(item, offset, now)),
             Next::Settle(settlement) => {
-                self.forget(offset, &settlement.entry);
+                self.forget(offset);
                 settlements.push(settlement);
             }
             Next::Reconsider(delivery) => {
-                self.forget(offset, &delivery.entry);
+                self.forget(offset);
                 self.consider(delivery, now, settlements);
             }
         }
     }
 
-    fn forget(&mut self, offset: Offset, entry: &Entry) {
-        if self.held.remove(&offset).is_some() {
-            self.held_bytes -= entry.event.json.len();
+    fn forget(&mut self, offset: Offset) {
+        if let Some(progress) = self.held.remove(&offset) {
+            self.held_bytes -= progress.size_bytes();
         }
     }
 
@@ -334,7 +343,7 @@ impl Worker {
 
 fn settlement(delivery: Delivery, verdict: Verdict) -> Settlement {
     let Delivery { entry, attempts } = delivery;
-    Settlement { entry, verdict, attempts: Attempts { count: attempts.count + 1, ..attempts } }
+    Settlement { offset: entry.offset, verdict, attempts: Attempts { count: attempts.count + 1, ..attempts } }
 }
 
 /// The items of an event; `None` when no rule wants it. A panic in a rule is that event's fault alone.

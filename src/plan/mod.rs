@@ -204,6 +204,13 @@ pub struct Trigger {
 }
 
 /// A pattern in which `*` is any run of characters; everything else is itself.
+///
+/// ```
+/// use libroseg::plan::Glob;
+///
+/// assert!(Glob::new("Order *").matches("Order Completed"));
+/// assert!(!Glob::new("Order *").matches("Reorder Started"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     /// The pieces between the stars.

@@ -49,8 +49,8 @@ struct Place {
     dead: u64,
 }
 
-/// Opened events kept for sharing: enough for workers that read at about the same time, few enough to cost nothing.
-const RECENT_MAX: usize = 1024;
+/// Opened events kept for sharing: enough for workers that read at about the same time, few enough to stay in a cache.
+const RECENT_MAX: usize = 512;
 
 /// Bytes of dead letters kept per destination; the oldest make room. They are for people to look at, and must not fill
 /// the memory that events need.
@@ -258,14 +258,14 @@ impl State {
 
 impl Place {
     fn settle(&mut self, destination: &DestinationName, settlement: Settlement, now: Timestamp) {
-        let Settlement { entry, verdict, attempts } = settlement;
-        let Some((event, _)) = self.in_hand.remove(&entry.offset) else { return };
+        let Settlement { offset, verdict, attempts } = settlement;
+        let Some((event, _)) = self.in_hand.remove(&offset) else { return };
         self.kept_bytes -= size_of(&event);
         match verdict {
             Verdict::Delivered => self.delivered += 1,
             Verdict::Filtered => self.filtered += 1,
             Verdict::Dropped => self.dropped += 1,
-            Verdict::RetryAt(due, _) => self.wait(due, entry.offset, event, attempts),
+            Verdict::RetryAt(due, _) => self.wait(due, offset, event, attempts),
             Verdict::Dead(failure) => {
                 let destination = destination.clone();
                 self.bury(DeadLetter { destination, event, failure, attempts, died_at: now });

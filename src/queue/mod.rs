@@ -62,7 +62,7 @@ pub struct ReadLimit {
 #[derive(Clone, Debug)]
 pub struct Settlement {
     /// Which.
-    pub entry: Arc<Entry>,
+    pub offset: Offset,
     /// What is decided.
     pub verdict: Verdict,
     /// The tries it had, this one included.

@@ -47,7 +47,7 @@ fn ids(deliveries: &[Delivery]) -> Vec<String> {
 }
 
 fn settled(delivery: &Delivery, verdict: Verdict) -> Settlement {
-    Settlement { entry: Arc::clone(&delivery.entry), verdict, attempts: Attempts { count: 1, ..Attempts::default() } }
+    Settlement { offset: delivery.entry.offset, verdict, attempts: Attempts { count: 1, ..Attempts::default() } }
 }
 
 fn failure() -> Failure {
