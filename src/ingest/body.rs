@@ -1,6 +1,6 @@
 //! A request's body: whole, decoded, and never more than we agreed to hold.
 //!
-//! Any content type will do and any of four codings (`docs/wire-contract.md` §3). What is bounded: bytes on the wire,
+//! Any content type will do and any of four codings (`docs/wire-contract.md`). What is bounded: bytes on the wire,
 //! bytes decoded (while inflating, so that a bomb costs its limit and no more), the time it may take to arrive, and
 //! the bytes of all requests together. It does not look into what it read.
 

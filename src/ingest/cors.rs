@@ -1,7 +1,7 @@
 //! What browsers must be told before they hand an answer to a page: on every answer, errors included.
 //!
 //! Since analytics-next 1.84 every send is preflighted, and a preflight that fails loses all events
-//! (`docs/wire-contract.md` §3). This is a courtesy to browsers, not a guard: whoever has a write key may send.
+//! (`docs/wire-contract.md`, "CORS"). This is a courtesy to browsers, not a guard: whoever has a write key may send.
 
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,

@@ -1,6 +1,6 @@
 //! Where a write key may stand in a request, besides the body.
 //!
-//! The order to try is header, body, query, `X-Write-Key` (`docs/wire-contract.md` §2). A key is never logged.
+//! The order to try is header, body, query, `X-Write-Key` (`docs/wire-contract.md`, "Write key"). A key is never logged.
 
 use std::borrow::Cow;
 

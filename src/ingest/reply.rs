@@ -1,6 +1,6 @@
 //! What we answer: the one place that knows status codes.
 //!
-//! SDKs are narrow about answers (`docs/wire-contract.md` §0 and §5): success is exactly `200` with a JSON object, a
+//! SDKs are narrow about answers (`docs/wire-contract.md`, "Answers"): success is exactly `200` with a JSON object, a
 //! refusal is exactly `400` with `code` and `message` as strings, and everything that should be tried again is a `503`
 //! with `Retry-After` in whole seconds. `401`, `403`, `413`, `415` and the rest of the `4xx` family make older SDKs send
 //! the same thing again, so no ingest path uses them.

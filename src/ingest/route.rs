@@ -1,7 +1,7 @@
 //! Which path means what: one flat table, and the methods each takes.
 //!
 //! Empty pieces of a path do not count, because SDKs join `host + "/v1/…"` blindly: `//v1/batch` and `/v1/import/` are
-//! the same doors (`docs/wire-contract.md` §1).
+//! the same doors (`docs/wire-contract.md`, "Calls").
 
 use axum::http::Method;
 

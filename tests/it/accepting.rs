@@ -422,7 +422,7 @@ async fn all_bodies_together_have_a_bound() {
     assert_eq!(door.door.bodies().bytes(), 0);
 }
 
-// --- lenient where Segment is, refusing where Segment is (docs/wire-contract.md §11)
+// --- lenient where Segment is, refusing where Segment is (docs/wire-contract.md)
 
 #[tokio::test]
 async fn a_body_that_is_no_message_is_refused() {
@@ -538,7 +538,7 @@ async fn strict_mode_refuses_with_every_problem_and_keeps_nothing() {
     assert_eq!(door.queue.events().len(), 1);
 }
 
-// --- what real SDKs send that serde_json refuses (docs/wire-contract.md §12)
+// --- what real SDKs send that serde_json refuses (docs/wire-contract.md)
 
 #[tokio::test]
 async fn what_sdks_really_send_is_read() {

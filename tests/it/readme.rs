@@ -20,6 +20,7 @@ use libroseg::expr::{Names, Omit, Scope};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::tools::{has_chromium, has_node, python, sdks};
 use crate::support::{Binary, Fake, PATIENCE};
 
 /// The blocks of README.md, each run by a test of this file.
@@ -243,10 +244,7 @@ fn the_node_snippet_delivers() {
 
 #[test]
 fn the_python_snippet_delivers() {
-    let python = sdks().join(".venv/bin/python");
-    if !python.exists() {
-        return skip("python and its packages");
-    }
+    let Some(python) = python() else { return };
     let served = Served::start(&shipped(), &[]);
     served.write("snippet.py", &readme("python python"));
     assert_eq!(served.run(python.to_str().unwrap(), &["snippet.py"]), "");
@@ -259,7 +257,7 @@ fn the_browser_snippets_deliver() {
         return;
     }
     if !has_chromium() {
-        return skip("chromium");
+        return;
     }
     let served = Served::start(&shipped().replace("[server]\n", &readme("toml server")), &[]);
     served.write("bundled.mjs", &readme("js browser"));
@@ -505,31 +503,4 @@ fn anchors(page: &str) -> BTreeSet<String> {
         kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>().replace(' ', "-")
     };
     headings.map(slug).collect()
-}
-
-// === the tools ===
-
-fn sdks() -> PathBuf {
-    root().join("tests/sdks")
-}
-
-fn has_node() -> bool {
-    let is_there = Command::new("node").arg("--version").output().is_ok_and(|output| output.status.success())
-        && sdks().join("node_modules/.package-lock.json").exists();
-    if !is_there {
-        skip("node and its packages");
-    }
-    is_there
-}
-
-fn has_chromium() -> bool {
-    let usual = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].map(PathBuf::from);
-    std::env::var_os("CHROMIUM").map(PathBuf::from).into_iter().chain(usual).any(|path| path.exists())
-}
-
-/// On a developer's machine a missing tool is no failure; in CI nothing may be missing.
-fn skip(what: &str) {
-    let message = format!("skipped: {what} not found, run tests/sdks/install.sh");
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
-    println!("{message}");
 }

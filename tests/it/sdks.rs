@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -14,6 +14,7 @@ use std::{
 
 use serde_json::{Map, Number, Value, json};
 
+use crate::support::tools::{has_chromium, has_node, is_there, python, sdks};
 use crate::support::{Binary, Fake};
 
 const WRITE_KEY: &str = "test_write_key";
@@ -119,8 +120,7 @@ fn each_event_of_a_page_that_is_left_right_after_the_call_arrives_once_and_mappe
 
 fn drive_browser(mode: &str) -> Option<Report> {
     let mut command = node_driver("browser.mjs")?;
-    if chromium().is_none() {
-        skip("chromium");
+    if !has_chromium() {
         return None;
     }
     command.extend(["--mode".to_owned(), mode.to_owned()]);
@@ -448,48 +448,17 @@ fn text_of(value: &Value, key: &str) -> String {
 
 // === the tools ===
 
-fn sdks() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdks")
-}
-
 fn node_driver(file: &str) -> Option<Vec<String>> {
-    let has_node = Command::new("node").arg("--version").output().is_ok_and(|output| output.status.success());
-    if !has_node || !sdks().join("node_modules/.package-lock.json").exists() {
-        skip("node and its packages");
-        return None;
-    }
-    Some(vec!["node".to_owned(), sdks().join(file).display().to_string()])
+    has_node().then(|| vec!["node".to_owned(), sdks().join(file).display().to_string()])
 }
 
 fn python_driver() -> Option<Vec<String>> {
-    let python = sdks().join(".venv/bin/python");
-    if !python.exists() {
-        skip("python and its packages");
-        return None;
-    }
-    Some(vec![python.display().to_string(), sdks().join("python.py").display().to_string()])
+    Some(vec![python()?.display().to_string(), sdks().join("python.py").display().to_string()])
 }
 
 /// Built by `install.sh` beside the binary's own folder in `target/`.
 fn rust_driver() -> Option<Vec<String>> {
     let target = Path::new(env!("CARGO_BIN_EXE_libroseg")).ancestors().nth(2).expect("binaries are in target/PROFILE/");
     let driver = target.join("sdks/debug/libroseg-sdk-driver");
-    if !driver.exists() {
-        skip("the segment crate's driver");
-        return None;
-    }
-    Some(vec![driver.display().to_string()])
-}
-
-fn chromium() -> Option<PathBuf> {
-    let usual = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].map(PathBuf::from);
-    let named = std::env::var_os("CHROMIUM").map(PathBuf::from);
-    named.into_iter().chain(usual).find(|path| path.exists())
-}
-
-/// On a developer's machine a missing tool is no failure; in CI nothing may be missing.
-fn skip(what: &str) {
-    let message = format!("skipped: {what} not found, run tests/sdks/install.sh");
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
-    println!("{message}");
+    is_there("the segment crate's driver", driver.exists()).then(|| vec![driver.display().to_string()])
 }

@@ -6,12 +6,9 @@
 // --mode unload    calls whose page is gone right after: a batch on navigation, keepalive on close, and a request
 //                  that navigation cuts off, which the next page of the site sends again
 import { createServer } from 'node:http'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
-import { existsSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { chromium } from 'playwright-core'
+import { withChromium } from './chromium.mjs'
 import { args, calls, run, summary } from './script.mjs'
 
 /** Nobody can ask a page that is gone what became of its last request: the browser stays for this long. */
@@ -26,17 +23,6 @@ const NEVER_MS = 3_600_000
 /** Chromium lets the keepalive requests of a page carry 64 KiB in all: more calls than these would not fit. */
 const UNLOAD_CALLS_MAX = 30
 
-const CHROMIUM_ARGS = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-  '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1',
-]
-
 /** How the page's SDK hands over its calls, as Segment's users choose it: in the load options, or not at all. */
 const STRATEGIES = {
   standard: undefined,
@@ -49,10 +35,7 @@ const { endpoint, writeKey, mode = 'calls' } = args()
 
 await run(`browser-${mode}`, async (sent, errors) => {
   const site = await serveSite()
-  const profile = await mkdtemp(join(tmpdir(), 'libroseg-chromium-'))
-  const launch = { executablePath: findChromium(), headless: true, args: CHROMIUM_ARGS }
-  const browser = await chromium.launchPersistentContext(profile, launch)
-  try {
+  return withChromium(async (browser) => {
     const visitor = { browser, site, errors, traffic: { preflights: 0, posts: 0, delivered: 0 } }
     const modes = {
       calls: () => stay(visitor, 'standard'),
@@ -61,10 +44,7 @@ await run(`browser-${mode}`, async (sent, errors) => {
     }
     sent.push(...(await modes[mode]()).map(summary))
     return { traffic: visitor.traffic }
-  } finally {
-    await browser.close()
-    await rm(profile, { recursive: true, force: true })
-  }
+  })
 })
 
 /** One page makes all calls and stays until they are delivered. */
@@ -172,13 +152,4 @@ async function serveSite() {
   })
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
   return `http://127.0.0.1:${server.address().port}`
-}
-
-function findChromium() {
-  const usual = ['chromium', 'chromium-browser', 'google-chrome'].map((name) => join('/usr/bin', name))
-  const found = [process.env.CHROMIUM, ...usual].find((path) => path && existsSync(path))
-  if (!found) {
-    throw new Error('no Chromium: set CHROMIUM to its path')
-  }
-  return found
 }

@@ -3,12 +3,11 @@
 // node readme.mjs --endpoint URL FOLDER; FOLDER holds them as page.html (served as it is) and bundled.mjs (with the
 // package's own browser build in place of a bundler's).
 import { createServer } from 'node:http'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { existsSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { chromium } from 'playwright-core'
+import { withChromium } from './chromium.mjs'
 
 /** The most a page may take to hand over its event. */
 const DELIVERY_MAX_MS = 30_000
@@ -27,19 +26,13 @@ const { endpoint } = values
 const [folder] = positionals
 
 const site = await serveSite()
-const profile = await mkdtemp(join(tmpdir(), 'libroseg-chromium-'))
-const args = ['--no-sandbox', '--disable-gpu', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1']
-const browser = await chromium.launchPersistentContext(profile, { executablePath: findChromium(), headless: true, args })
-try {
-  await visit('/page.html')
-  await visit('/bundled.html')
-} finally {
-  await browser.close()
-  await rm(profile, { recursive: true, force: true })
-}
+await withChromium(async (browser) => {
+  await visit(browser, '/page.html')
+  await visit(browser, '/bundled.html')
+})
 process.exit(0)
 
-async function visit(path) {
+async function visit(browser, path) {
   const page = await browser.newPage()
   const complaints = []
   page.on('pageerror', (error) => complaints.push(String(error)))
@@ -67,13 +60,4 @@ async function serveSite() {
   })
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
   return `http://127.0.0.1:${server.address().port}`
-}
-
-function findChromium() {
-  const usual = ['chromium', 'chromium-browser', 'google-chrome'].map((name) => join('/usr/bin', name))
-  const found = [process.env.CHROMIUM, ...usual].find((path) => path && existsSync(path))
-  if (!found) {
-    throw new Error('no Chromium: set CHROMIUM to its path')
-  }
-  return found
 }

@@ -5,6 +5,7 @@
 pub(crate) mod app;
 pub(crate) mod binary;
 pub(crate) mod fake;
+pub(crate) mod tools;
 
 pub(crate) use app::TestApp;
 pub(crate) use binary::Binary;
