@@ -15,5 +15,6 @@ mod reload;
 mod retries;
 mod rooms;
 mod sdks;
+mod serving;
 mod shutdown;
 mod support;
