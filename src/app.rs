@@ -41,7 +41,7 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is taken, or not ours.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// Which.
         address: String,
@@ -49,7 +49,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// Certificate and key cannot be used.
-    #[error("cannot speak TLS: {0}")]
+    #[error("cannot speak TLS")]
     Tls(#[from] TlsError),
     /// A destination's client cannot be built.
     #[error(transparent)]
@@ -99,7 +99,8 @@ impl App {
     pub async fn refresh(&self) -> bool {
         let Some(fresh) = self.reload.refresh() else { return false };
         if let Err(error) = self.fleet.follow(&fresh.plan).await {
-            tracing::error!(%error, "the new configuration cannot take effect; the old one stays in force");
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::error!(error, "the new configuration cannot take effect; the old one stays in force");
             return false;
         }
         self.policy.store(Arc::clone(&fresh.plan.policy));

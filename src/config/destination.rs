@@ -415,6 +415,7 @@ impl<'t, 'a> Rules<'t, 'a> {
         }
         let rule = Rule {
             index,
+            place: table.map(|_| format!("rules[{index}]")),
             fingerprint: self.fingerprint(table),
             on: std::mem::take(&mut matched.on),
             when,

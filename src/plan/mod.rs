@@ -176,8 +176,10 @@ pub struct Limit {
 
 /// `on` + `when` + mapping.
 pub struct Rule {
-    /// Its place in the file, from 0.
+    /// Its place among the destination's rules, from 0.
     pub index: usize,
+    /// Its place in the file, within the destination: `rules[0]`; `None` for a destination that is its own rule.
+    pub place: Option<String>,
     /// Hash of its own text; part of an item's key.
     pub fingerprint: u64,
     /// Which events; empty: all.

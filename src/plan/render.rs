@@ -77,8 +77,8 @@ impl Destination {
 
     /// An error with its place in the file.
     pub(super) fn error(&self, rule: Option<&Rule>, error: EvalError) -> RuleError {
-        let place = match rule {
-            Some(rule) => format!("destinations.{}.rules[{}]", self.name, rule.index),
+        let place = match rule.and_then(|rule| rule.place.as_ref()) {
+            Some(place) => format!("destinations.{}.{place}", self.name),
             None => format!("destinations.{}", self.name),
         };
         let message = self.names.redact(&error.message);

@@ -33,10 +33,10 @@ pub struct Sinks {
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// The system's root certificates cannot be used.
-    #[error("cannot set up TLS: {0}")]
+    #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
     /// The HTTP client could not be built.
-    #[error("cannot build the HTTP client: {0}")]
+    #[error("cannot build the HTTP client")]
     Http(#[from] reqwest::Error),
 }
 

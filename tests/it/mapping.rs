@@ -261,7 +261,7 @@ email = "{{{{ traits.email | required }}}}"
     let letters = app.dead_letters("crm");
     assert_eq!(letters.len(), 1);
     let text = letters[0].failure.to_string();
-    assert!(text.starts_with("mapping: destinations.crm.rules[0].body.person.email: "), "{text}");
+    assert!(text.starts_with("mapping: destinations.crm.body.person.email: "), "{text}");
 }
 
 #[tokio::test]
