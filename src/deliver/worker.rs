@@ -178,11 +178,12 @@ impl Worker {
         let more = async {
             if can_read && !self.is_caught_up { tokio::task::yield_now().await } else { std::future::pending().await }
         };
+        // The rare ones first: a busy destination always has a reply at hand.
         tokio::select! {
             biased;
-            Some(sent) = self.in_flight.next() => Wake::Sent(Box::new(sent)),
             Ok(()) = self.generations.changed() => Wake::Rules,
             () = stopped, if !is_stopping => Wake::Stop,
+            Some(sent) = self.in_flight.next() => Wake::Sent(Box::new(sent)),
             () = more => Wake::Something,
             () = gathered, if can_read => Wake::Something,
             () = sleep => Wake::Something,

@@ -205,8 +205,11 @@ async fn the_running_binary_notices_an_edit_however_the_editor_makes_it() {
     eventually("a rename over it is seen", || reloads() == 2).await;
 
     std::fs::write(&file, "[destinations.a]\nurk = 1\n").unwrap();
-    eventually("a mistake is told", || binary.log().contains("the old configuration stays in force")).await;
-    assert!(binary.log().contains("libroseg.toml:2:1"), "{}", binary.log());
+    let is_told = || {
+        let log = binary.log();
+        log.contains("the old configuration stays in force") && log.contains("libroseg.toml:2:1")
+    };
+    eventually("a mistake is told with its place", is_told).await;
 
     let body = json!({ "userId": "u1", "event": "Any" }).to_string();
     let sent = client().post(format!("{}/v1/track", binary.url)).basic_auth("test_write_key", Some("")).body(body);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Binary, Fake, client};
+use crate::support::{Binary, Fake, client, eventually};
 
 fn file(server: &str, rest: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -84,5 +84,5 @@ async fn every_200_says_what_it_is_worth() {
     let request = client().post(format!("{}/v1/track", binary.url)).basic_auth("web_key", Some(""));
     let response = request.body(event().to_string()).send().await.unwrap();
     assert_eq!(response.headers()["x-libroseg-ack"], "memory");
-    assert!(binary.log().contains("events wait in memory"), "{}", binary.log());
+    eventually("the log says so too", || binary.log().contains("events wait in memory")).await;
 }

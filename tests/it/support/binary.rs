@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::PATIENCE;
@@ -15,6 +16,8 @@ pub(crate) struct Binary {
     /// Such as `http://127.0.0.1:41234`.
     pub(crate) url: String,
     log: Arc<Mutex<String>>,
+    /// Ends when the log does.
+    follower: Option<JoinHandle<()>>,
 }
 
 impl Binary {
@@ -38,12 +41,12 @@ impl Binary {
             .spawn()
             .unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        let lines = follow(&mut child, Arc::clone(&log));
+        let (lines, follower) = follow(&mut child, Arc::clone(&log));
         let Some(url) = lines.iter().find_map(|line| address_in(&line)) else {
             panic!("it never listened:\n{}", log.lock().unwrap());
         };
         std::thread::spawn(move || lines.into_iter().for_each(drop));
-        Self { child, url, log }
+        Self { child, url, log, follower: Some(follower) }
     }
 
     /// The binary, without anything of this process's environment that would change what it does.
@@ -65,11 +68,12 @@ impl Binary {
         assert!(status.success());
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and that of its log.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                self.follower.take().map(JoinHandle::join);
                 return status;
             }
             assert!(start.elapsed() < PATIENCE, "it never ended:\n{}", self.log());
@@ -86,17 +90,17 @@ impl Drop for Binary {
     }
 }
 
-fn follow(child: &mut Child, log: Arc<Mutex<String>>) -> Receiver<String> {
+fn follow(child: &mut Child, log: Arc<Mutex<String>>) -> (Receiver<String>, JoinHandle<()>) {
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let (sender, lines) = channel();
-    std::thread::spawn(move || {
+    let follower = std::thread::spawn(move || {
         for line in stderr.lines().map_while(Result::ok) {
             log.lock().unwrap().extend([&line, "\n"]);
             // Nobody may listen any more.
             let _ = sender.send(line);
         }
     });
-    lines
+    (lines, follower)
 }
 
 fn address_in(line: &str) -> Option<String> {
