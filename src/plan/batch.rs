@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value as Json;
 
-use super::render::{RuleError, percent_encode};
+use super::error::RuleError;
 use super::{BatchSettings, Destination, DestinationKind, Encoding, Rule};
 use crate::attempt::ItemKey;
 use crate::event::MessageId;
@@ -68,6 +69,9 @@ pub struct Request {
     /// The longest it may take.
     pub timeout: Duration,
 }
+
+/// All but the unreserved characters of RFC 3986, section 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 // === impl Batch ===
 
@@ -218,6 +222,11 @@ fn push_pair(out: &mut String, key: &str, value: &Json) {
     percent_encode(key, out);
     out.push('=');
     percent_encode(&text, out);
+}
+
+/// Appends text with everything but RFC 3986's unreserved characters encoded.
+pub(super) fn percent_encode(text: &str, out: &mut String) {
+    out.extend(utf8_percent_encode(text, RESERVED));
 }
 
 // === impl Encoding ===

@@ -1,8 +1,7 @@
 //! A TOML table that has the shape of the destination's document: constants, templates, spreads and lists.
 
-use std::fmt;
-
 use super::Each;
+use super::error::PlacedError;
 use crate::expr::template::{self, Template};
 use crate::expr::{EvalError, Omit, Scope, Value, ValueKind};
 
@@ -29,13 +28,6 @@ pub enum Mapping {
         /// What becomes of each element.
         item: Box<Mapping>,
     },
-}
-
-/// An error and the keys that lead to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PlacedError {
-    pub(crate) place: String,
-    pub(crate) error: EvalError,
 }
 
 /// The members of an object under construction: commas, and who came first.
@@ -186,24 +178,5 @@ impl Omit {
             Self::Null => json == b"null",
             Self::Empty => matches!(json, b"null" | b"\"\"" | b"[]" | b"{}"),
         }
-    }
-}
-
-// === impl PlacedError ===
-
-impl PlacedError {
-    pub(crate) fn at(place: impl Into<String>, error: EvalError) -> Self {
-        Self { place: place.into(), error }
-    }
-
-    pub(crate) fn within(self, key: impl fmt::Display) -> Self {
-        let place = if self.place.is_empty() { key.to_string() } else { format!("{key}.{}", self.place) };
-        Self { place, error: self.error }
-    }
-}
-
-impl From<EvalError> for PlacedError {
-    fn from(error: EvalError) -> Self {
-        Self { place: String::new(), error }
     }
 }

@@ -5,6 +5,7 @@
 //! limits, [`Destination::judge`] turns a reply into outcomes. Nothing here sends, sleeps or remembers.
 
 pub mod batch;
+pub mod error;
 pub mod judge;
 pub mod mapping;
 pub mod pack;
@@ -25,9 +26,9 @@ use crate::retry::RetryPolicy;
 use crate::segment::Policy;
 
 pub use batch::{Address, Batch, Item, Request};
+pub use error::RuleError;
 pub use judge::Reply;
 pub use mapping::Mapping;
-pub use render::RuleError;
 
 /// `libroseg.toml`, compiled.
 #[derive(Default)]

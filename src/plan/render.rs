@@ -2,16 +2,14 @@
 //!
 //! All or nothing: when one rule fails on an event, none of its items exists.
 
-use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::batch::{Address, Item, UNBATCHED};
-use super::mapping::PlacedError;
+use super::batch::{Address, Item, UNBATCHED, percent_encode};
+use super::error::{PlacedError, RuleError};
 use super::select::Matches;
 use super::{Auth, BatchSettings, Destination, Each, Encoding, Mapping, RequestTemplate, Rule};
 use crate::attempt::ItemKey;
@@ -19,21 +17,8 @@ use crate::event::MessageId;
 use crate::expr::template::Template;
 use crate::expr::{Escape, EvalError, Scope, Value};
 
-/// All but the unreserved characters of RFC 3986, section 2.3.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
 /// Elements of one `each`: a bound on what one event can make us send.
 const EACH_MAX: usize = 10_000;
-
-/// A rule failed on an event: the place in the file, and why.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {error}")]
-pub struct RuleError {
-    /// A path such as `destinations.crm.rules[0].body.email`.
-    pub place: String,
-    /// Why.
-    pub error: EvalError,
-}
 
 // === impl Destination ===
 
@@ -83,15 +68,6 @@ impl Destination {
         };
         let message = self.names.redact(&error.message);
         RuleError { place, error: EvalError { message, ..error } }
-    }
-}
-
-// === impl RuleError ===
-
-impl RuleError {
-    pub(super) fn within(mut self, key: impl fmt::Display) -> Self {
-        self.place = format!("{}.{key}", self.place);
-        self
     }
 }
 
@@ -270,11 +246,6 @@ fn missing() -> EvalError {
 
 fn line_break() -> EvalError {
     EvalError { message: "a header's value may not hold a line break".to_owned(), range: None }
-}
-
-/// Appends text with everything but RFC 3986's unreserved characters encoded.
-pub(super) fn percent_encode(text: &str, out: &mut String) {
-    out.extend(utf8_percent_encode(text, RESERVED));
 }
 
 // === impl Each ===

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
-use super::render::RuleError;
+use super::error::RuleError;
 use super::{Condition, Destination, Rule, Trigger};
 use crate::event::{Kind, Message};
 use crate::expr::{EvalError, Scope};
