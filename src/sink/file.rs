@@ -11,8 +11,7 @@ use flate2::write::GzEncoder;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use jiff::Timestamp;
 
-use super::Sink;
-use crate::attempt::{Failure, Reason};
+use super::{Sink, written};
 use crate::plan::{Compression, FileSettings, Reply, Request};
 
 /// The writer of one `file` destination.
@@ -36,18 +35,11 @@ impl Sink for File {
     fn send(&self, request: Request, now: Timestamp) -> BoxFuture<'_, Reply> {
         let (settings, turn) = (Arc::clone(&self.settings), Arc::clone(&self.turn));
         let lines = request.body.unwrap_or_default();
-        async move {
-            let write = move || {
-                let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-                write(&settings, &lines, now)
-            };
-            match tokio::task::spawn_blocking(write).await {
-                Ok(Ok(())) => Reply::Written,
-                Ok(Err(error)) => Reply::Lost(Failure::new(Reason::Io, error.to_string())),
-                Err(error) => Reply::Lost(Failure::new(Reason::Io, error.to_string())),
-            }
-        }
-        .boxed()
+        let write = move || {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            write(&settings, &lines, now)
+        };
+        written(write).boxed()
     }
 }
 

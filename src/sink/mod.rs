@@ -6,6 +6,7 @@ pub mod file;
 pub mod http;
 pub mod stdout;
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
@@ -14,6 +15,7 @@ use rustls::ClientConfig;
 use rustls::crypto::ring;
 use rustls_platform_verifier::BuilderVerifierExt as _;
 
+use crate::attempt::{Failure, Reason};
 use crate::plan::{Destination, DestinationKind, Reply, Request};
 
 /// The code that carries a batch to one kind of service.
@@ -63,5 +65,15 @@ impl Sinks {
         let mut config = builder.with_safe_default_protocol_versions()?.with_platform_verifier()?.with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(self.tls.get_or_init(|| config).clone())
+    }
+}
+
+/// Writes on a thread that may block: a slow disk, or a pipe that nobody reads, must not hold up others.
+async fn written(write: impl FnOnce() -> io::Result<()> + Send + 'static) -> Reply {
+    let failed = |detail: String| Reply::Lost(Failure::new(Reason::Io, detail));
+    match tokio::task::spawn_blocking(write).await {
+        Ok(Ok(())) => Reply::Written,
+        Ok(Err(error)) => failed(error.to_string()),
+        Err(error) => failed(error.to_string()),
     }
 }

@@ -5,8 +5,7 @@ use std::io::{self, Write as _};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use jiff::Timestamp;
 
-use super::Sink;
-use crate::attempt::{Failure, Reason};
+use super::{Sink, written};
 use crate::plan::{Reply, Request};
 
 /// The writer of a `stdout` destination.
@@ -22,14 +21,6 @@ impl Sink for Stdout {
             stdout.write_all(&lines)?;
             stdout.flush()
         };
-        async move {
-            // A pipe that nobody reads blocks: not on a thread that others need.
-            match tokio::task::spawn_blocking(write).await {
-                Ok(Ok(())) => Reply::Written,
-                Ok(Err(error)) => Reply::Lost(Failure::new(Reason::Io, error.to_string())),
-                Err(error) => Reply::Lost(Failure::new(Reason::Io, error.to_string())),
-            }
-        }
-        .boxed()
+        written(write).boxed()
     }
 }
