@@ -156,18 +156,6 @@ impl Outcome {
     }
 }
 
-impl Outcome {
-    /// The same, to be changed.
-    pub fn failure_mut(&mut self) -> Option<&mut Failure> {
-        match self {
-            Self::Delivered | Self::Dropped => None,
-            Self::Failed(failure) | Self::Split(failure) | Self::Unauthorized(failure) | Self::Refused(failure) => {
-                Some(failure)
-            }
-        }
-    }
-}
-
 impl Failure {
     /// A failure without a wish from the destination.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {

@@ -99,30 +99,34 @@ impl Fleet {
     /// # Errors
     /// When a sink cannot be made; then everything stays as it was.
     pub async fn follow(&self, plan: &Plan) -> Result<(), SinkError> {
-        let generations =
-            plan.destinations.iter().map(|destination| self.generation(destination)).collect::<Result<Vec<_>, _>>()?;
+        let news = plan.destinations.iter().map(|destination| self.news(destination)).collect::<Result<Vec<_>, _>>()?;
         let names: Vec<DestinationName> = plan.destinations.iter().map(|d| d.name.clone()).collect();
         self.queue.attach(&names).await;
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, handle) in workers.iter() {
             if !names.contains(name) {
-                handle.generation.send_replace(None);
+                handle.generation.send_if_modified(|generation| generation.take().is_some());
             }
         }
-        for generation in generations {
+        for generation in news.into_iter().flatten() {
             let name = generation.destination.name.clone();
-            workers.entry(name.clone()).or_insert_with(|| self.start(name)).follow(generation);
+            let handle = workers.entry(name.clone()).or_insert_with(|| self.start(name));
+            handle.generation.send_replace(Some(generation));
         }
         Ok(())
     }
 
-    fn generation(&self, destination: &Arc<Destination>) -> Result<Generation, SinkError> {
+    /// A destination's new generation; `None` when its worker follows one like it already.
+    fn news(&self, destination: &Arc<Destination>) -> Result<Option<Generation>, SinkError> {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = workers.get(&destination.name).and_then(|handle| handle.generation.borrow().clone());
-        match current.filter(|current| current.destination.fingerprint == destination.fingerprint) {
-            Some(current) => Ok(current),
-            None => Ok(Generation { destination: Arc::clone(destination), sink: self.sinks.open(destination)? }),
+        let is_followed = workers.get(&destination.name).is_some_and(|handle| {
+            let current = handle.generation.borrow();
+            current.as_ref().is_some_and(|current| current.destination.fingerprint == destination.fingerprint)
+        });
+        if is_followed {
+            return Ok(None);
         }
+        Ok(Some(Generation { destination: Arc::clone(destination), sink: self.sinks.open(destination)? }))
     }
 
     /// Starts a worker that follows nothing yet, and starts it again should it panic.
@@ -158,20 +162,5 @@ impl Fleet {
         let token = if drain { &self.stop.drain } else { &self.stop.finish };
         token.cancel();
         self.tasks.wait().await;
-    }
-}
-
-// === impl Handle ===
-
-impl Handle {
-    fn follow(&self, generation: Generation) {
-        self.generation.send_if_modified(|current| {
-            let is_same =
-                current.as_ref().is_some_and(|c| c.destination.fingerprint == generation.destination.fingerprint);
-            if !is_same {
-                *current = Some(generation);
-            }
-            !is_same
-        });
     }
 }

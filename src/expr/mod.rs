@@ -20,6 +20,7 @@ use std::ops::Range;
 
 pub use names::{FileUse, NameUse};
 pub use scope::{Items, Names, Scope};
+pub(crate) use text::percent_encode;
 
 /// A value an expression makes or reads: typed, cheap to clone.
 pub use minijinja::Value;

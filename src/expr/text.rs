@@ -1,12 +1,13 @@
 //! How a value prints inside text: never `None`, `True` or nothing at all.
 
-use std::fmt::Write;
-
 use minijinja::Value;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::json::Writer;
 use super::node::{Node, Shape};
 use super::{Escape, EvalError, OUTPUT_MAX_BYTES, Omit};
+
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The failures of what has no text; a template says more, knowing the expression.
 pub(super) const MISSING: &str = "missing inside text";
@@ -48,15 +49,9 @@ fn push_escaped(out: &mut String, text: &str, escape: Escape) -> Result<(), Eval
     Ok(())
 }
 
-/// All but the unreserved characters of RFC 3986, section 2.3.
-pub(super) fn percent_encode(out: &mut String, text: &str) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            write!(out, "%{byte:02X}").expect("a String takes every character");
-        }
-    }
+/// Appends text with everything but the unreserved characters of RFC 3986, section 2.3, encoded.
+pub(crate) fn percent_encode(out: &mut String, text: &str) {
+    out.extend(utf8_percent_encode(text, RESERVED));
 }
 
 /// A value as compact JSON.

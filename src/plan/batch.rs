@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value as Json;
 
 use super::error::RuleError;
 use super::{BatchSettings, Destination, DestinationKind, Encoding, Rule};
 use crate::attempt::ItemKey;
 use crate::event::MessageId;
-use crate::expr::{EvalError, Items, Scope};
+use crate::expr::{EvalError, Items, Scope, percent_encode};
 
 /// Where an item goes. Items of equal addresses may share a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,9 +68,6 @@ pub struct Request {
     /// The longest it may take.
     pub timeout: Duration,
 }
-
-/// All but the unreserved characters of RFC 3986, section 2.3.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 // === impl Batch ===
 
@@ -219,14 +215,9 @@ fn push_pair(out: &mut String, key: &str, value: &Json) {
     if !out.is_empty() {
         out.push('&');
     }
-    percent_encode(key, out);
+    percent_encode(out, key);
     out.push('=');
-    percent_encode(&text, out);
-}
-
-/// Appends text with everything but RFC 3986's unreserved characters encoded.
-pub(super) fn percent_encode(text: &str, out: &mut String) {
-    out.extend(utf8_percent_encode(text, RESERVED));
+    percent_encode(out, &text);
 }
 
 // === impl Encoding ===

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{Destination, ResponseRule, Then};
 use crate::attempt::{Failure, Outcome, Reason};
-use crate::expr::{EvalError, Scope};
+use crate::expr::{EvalError, Names, Scope};
 
 /// What came back from outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,37 +40,33 @@ impl Destination {
     /// One outcome per item of the batch that got this reply.
     #[must_use]
     pub fn judge(&self, reply: &Reply, items: usize, now: Timestamp) -> Vec<Outcome> {
-        let mut outcomes = self.judge_raw(reply, items, now);
-        for failure in outcomes.iter_mut().filter_map(Outcome::failure_mut) {
-            failure.detail = self.names.redact(&failure.detail);
-        }
-        outcomes
-    }
-
-    fn judge_raw(&self, reply: &Reply, items: usize, now: Timestamp) -> Vec<Outcome> {
         let (status, headers, body) = match reply {
             Reply::Written => return vec![Outcome::Delivered; items],
-            Reply::Lost(failure) => return vec![Outcome::Failed(failure.clone()); items],
-            Reply::Unsendable(failure) => return vec![Outcome::Refused(failure.clone()); items],
+            Reply::Lost(failure) => return vec![Outcome::Failed(self.redacted(failure)); items],
+            Reply::Unsendable(failure) => return vec![Outcome::Refused(self.redacted(failure)); items],
             Reply::Answered { status, headers, body } => (*status, headers, body),
         };
-        self.judge_by_rules(reply, items, now)
-            .unwrap_or_else(|| vec![judge_status(status, items, failure(status, headers, body, now)); items])
+        let failure = self.redacted(&failure(status, headers, body, now));
+        let by_rules = if self.responses.is_empty() {
+            None
+        } else {
+            self.judge_by_rules(reply_json(status, headers, body), items, status, &failure)
+        };
+        by_rules.unwrap_or_else(|| vec![judge_status(status, items, failure); items])
     }
 
-    fn judge_by_rules(&self, reply: &Reply, items: usize, now: Timestamp) -> Option<Vec<Outcome>> {
-        let Reply::Answered { status, headers, body } = reply else { return None };
-        if self.responses.is_empty() {
-            return None;
-        }
-        let scope = Scope::reply(&self.names, Arc::new(reply_json(*status, headers, body)));
-        let failure = failure(*status, headers, body, now);
-        let failure =
-            Failure { reason: Reason::Response, detail: format!("status {status}: {}", failure.detail), ..failure };
-        self.responses.iter().find_map(|rule| match rule.judge(&scope, items, &failure) {
+    fn judge_by_rules(&self, reply: Json, items: usize, status: u16, failure: &Failure) -> Option<Vec<Outcome>> {
+        let scope = Scope::reply(&self.names, Arc::new(reply));
+        let detail = format!("status {status}: {}", failure.detail);
+        let failure = Failure { reason: Reason::Response, detail, ..failure.clone() };
+        self.responses.iter().find_map(|rule| match rule.judge(&scope, &self.names, items, &failure) {
             Ok(outcomes) => outcomes,
-            Err(error) => Some(vec![Outcome::Failed(rule_failed(&error, &failure)); items]),
+            Err(error) => Some(vec![Outcome::Failed(self.redacted(&rule_failed(&error, &failure))); items]),
         })
+    }
+
+    fn redacted(&self, failure: &Failure) -> Failure {
+        Failure { detail: self.names.redact(&failure.detail), ..failure.clone() }
     }
 }
 
@@ -129,7 +125,13 @@ fn rule_failed(error: &EvalError, failure: &Failure) -> Failure {
 
 impl ResponseRule {
     /// The outcomes, if the rule speaks of this reply. With `each` it does when there is something to speak of.
-    fn judge(&self, scope: &Scope, items: usize, failure: &Failure) -> Result<Option<Vec<Outcome>>, EvalError> {
+    fn judge(
+        &self,
+        scope: &Scope,
+        names: &Names,
+        items: usize,
+        failure: &Failure,
+    ) -> Result<Option<Vec<Outcome>>, EvalError> {
         for condition in &self.when {
             if !condition.holds(scope)? {
                 return Ok(None);
@@ -148,9 +150,8 @@ impl ResponseRule {
             let scope = scope.with_item(scope.wrap(part), position);
             let index = self.index_of(&scope, position)?;
             if let Some(outcome) = outcomes.get_mut(index) {
-                *outcome = self
-                    .then(&scope)?
-                    .outcome(&Failure { detail: excerpt(part.to_string().as_bytes()), ..failure.clone() });
+                let detail = names.redact(&excerpt(part.to_string().as_bytes()));
+                *outcome = self.then(&scope)?.outcome(&Failure { detail, ..failure.clone() });
             }
         }
         Ok(Some(outcomes))

@@ -8,14 +8,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
-use super::batch::{Address, Item, UNBATCHED, percent_encode};
+use super::batch::{Address, Item, UNBATCHED};
 use super::error::{PlacedError, RuleError};
 use super::select::Matches;
 use super::{Auth, BatchSettings, Destination, Each, Encoding, Mapping, RequestTemplate, Rule};
 use crate::attempt::ItemKey;
 use crate::event::MessageId;
 use crate::expr::template::Template;
-use crate::expr::{Escape, EvalError, Scope, Value};
+use crate::expr::{Escape, EvalError, Scope, Value, percent_encode};
 
 /// Elements of one `each`: a bound on what one event can make us send.
 const EACH_MAX: usize = 10_000;
@@ -134,9 +134,9 @@ impl RequestTemplate {
         let mut separator = if url.contains('?') { '&' } else { '?' };
         for (name, value) in self.query_pairs(scope)? {
             url.push(separator);
-            percent_encode(&name, &mut url);
+            percent_encode(&mut url, &name);
             url.push('=');
-            percent_encode(&value, &mut url);
+            percent_encode(&mut url, &value);
             separator = '&';
         }
         Ok(url)
