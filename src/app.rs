@@ -2,24 +2,34 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Desk;
+#[cfg(unix)]
+use crate::admin::socket;
 use crate::attempt::DestinationName;
 use crate::clock::Clock;
-use crate::deliver::{Fleet, Status};
-use crate::ingest::{self, Door, Handed, Script, ServeOptions, Settings, Tls, TlsError};
-use crate::plan::{QueueKind, QueueSettings, Server};
+use crate::deliver::{Fleet, FollowError, Status};
+use crate::ingest::{self, Counts, Door, Handed, Script, ServeOptions, Settings, Tls, TlsError};
+use crate::plan::{Destination, Metrics, QueueKind, QueueSettings, Server};
+use crate::queue::dedup::Dedup;
+use crate::queue::disk::{Disk, OpenError, Options};
 use crate::queue::memory::Memory;
-use crate::queue::{Ack, Queue};
+use crate::queue::{Ack, Queue, Report};
 use crate::reload::Reload;
 use crate::segment::Policy;
-use crate::sink::SinkError;
+use crate::telemetry::metrics::{self, DestinationSnapshot, Snapshot};
+use crate::telemetry::process;
 
 /// Everything that runs, until it is told to stop.
 pub struct App {
@@ -31,10 +41,23 @@ pub struct App {
     pub door: Arc<Door>,
     /// The file.
     pub reload: Arc<Reload>,
+    /// Where commands are carried out.
+    pub desk: Arc<Desk>,
+    clock: Clock,
     policy: Arc<ArcSwap<Policy>>,
     tls: Option<Arc<Tls>>,
     /// Cancelled when the door is to close.
     closing: CancellationToken,
+}
+
+/// What those who watch the house may see.
+#[derive(Clone)]
+struct Watched {
+    reload: Arc<Reload>,
+    queue: Arc<dyn Queue>,
+    fleet: Arc<Fleet>,
+    clock: Clock,
+    started_at: Timestamp,
 }
 
 /// Why the house does not stand.
@@ -51,16 +74,31 @@ pub enum StartError {
     /// Certificate and key cannot be used.
     #[error("cannot speak TLS")]
     Tls(#[from] TlsError),
-    /// A destination's client cannot be built.
+    /// The queue cannot be opened.
     #[error(transparent)]
-    Sink(#[from] SinkError),
+    Queue(#[from] OpenError),
+    /// The destinations cannot be set up.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// The socket that was handed in does not tell its address.
+    #[error("the socket is broken")]
+    Socket(#[from] io::Error),
 }
 
 /// Renewed certificates are picked up this often.
 const TLS_REFRESH: Duration = Duration::from_mins(1);
 
+/// What is too old goes this often.
+const TIDY_EVERY: Duration = Duration::from_mins(1);
+
+/// Writing what became of the last events takes milliseconds; a disk that needs longer will not do it.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A shutdown leaves this much of its time to the connections at the door; the rest is the workers'.
 const DOOR_SHARE: u32 = 4;
+
+/// Connections of those who watch: collectors, probes and a few people.
+const WATCHERS_MAX: usize = 100;
 
 // === impl App: starting ===
 
@@ -68,29 +106,44 @@ impl App {
     /// Builds the house; nothing is served before [`App::serve`], but what waits in the queue is delivered.
     ///
     /// # Errors
-    /// When TLS or a destination cannot be set up.
+    /// When TLS, the queue or a destination cannot be set up.
     pub async fn new(reload: Reload, clock: Clock) -> Result<Self, StartError> {
         let plan = Arc::clone(&reload.current().plan);
         let tls = plan.server.tls.as_ref().map(|tls| Tls::open(tls.cert.clone(), tls.key.clone())).transpose()?;
-        let queue = open_queue(&plan.queue);
+        let queue = open_queue(&plan.queue, clock.now())?;
         let fleet = Arc::new(Fleet::new(Arc::clone(&queue), clock.clone()));
         fleet.follow(&plan).await?;
         let reload = Arc::new(reload);
         let policy = Arc::new(ArcSwap::new(Arc::clone(&plan.policy)));
         let closing = CancellationToken::new();
-        let readiness = {
-            let (reload, queue, fleet) = (Arc::clone(&reload), Arc::clone(&queue), Arc::clone(&fleet));
-            Arc::new(move || readiness(&reload, queue.as_ref(), &fleet))
+        let watched = Watched {
+            reload: Arc::clone(&reload),
+            queue: Arc::clone(&queue),
+            fleet: Arc::clone(&fleet),
+            started_at: clock.now(),
+            clock: clock.clone(),
         };
+        let (for_readiness, for_metrics) = (watched.clone(), watched);
+        let desk = Arc::new(Desk {
+            queue: Arc::clone(&queue),
+            plan: {
+                let reload = Arc::clone(&reload);
+                Arc::new(move || Arc::clone(&reload.current().plan))
+            },
+            clock: clock.clone(),
+            dir: queue_dir(&plan.queue),
+            is_served: true,
+        });
         let handed = Handed {
             queue: Arc::clone(&queue),
             policy: Arc::clone(&policy),
-            clock,
-            readiness,
+            clock: clock.clone(),
+            readiness: Arc::new(move || for_readiness.readiness()),
+            metrics: Arc::new(move |door| metrics::text(for_metrics.snapshot(door))),
             closing: closing.clone(),
         };
         let door = Arc::new(Door::new(handed, settings(&plan.server)));
-        Ok(Self { queue, fleet, door, reload, policy, tls: tls.map(Arc::new), closing })
+        Ok(Self { queue, fleet, door, reload, desk, clock, policy, tls: tls.map(Arc::new), closing })
     }
 
     /// Reads the file again and puts it in force if it is new and without mistakes. Answers whether it did.
@@ -111,11 +164,20 @@ impl App {
     /// Serves until `stop` is cancelled, then closes the door, lets batches end and goes.
     ///
     /// # Errors
-    /// When the socket is broken.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+    /// When the socket is broken, or the one for metrics cannot be had.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) -> Result<(), StartError> {
         let server = self.reload.current().plan.server.clone();
+        // To the very end: those who watch want to see the workers finish.
+        let gone = CancellationToken::new();
+        let _gone = gone.clone().drop_guard();
+        if let Metrics::At(address) = &server.metrics {
+            self.serve_watchers(bind(address).await?, gone)?;
+        }
+        #[cfg(unix)]
+        let commands = self.take_commands(stop.clone()).await;
         self.announce(&server, listener.local_addr()?);
         tokio::spawn(Arc::clone(&self).watch(stop.clone()));
+        tokio::spawn(tidy(Arc::clone(&self.queue), self.clock.clone(), stop.clone()));
         if let Some(tls) = &self.tls {
             tokio::spawn(refresh(Arc::clone(tls), stop.clone()));
         }
@@ -133,6 +195,19 @@ impl App {
         };
         ingest::serve(listener, ingest::router(Arc::clone(&self.door)), options, self.closing.clone()).await;
         self.finish(server.shutdown_timeout / DOOR_SHARE * (DOOR_SHARE - 1)).await;
+        #[cfg(unix)]
+        if let Some(commands) = commands {
+            // It was told to stop with the door.
+            let _ = commands.await;
+        }
+        Ok(())
+    }
+
+    /// Begins to answer those who watch, at a listener of their own, until the token is cancelled.
+    fn serve_watchers(&self, listener: TcpListener, gone: CancellationToken) -> io::Result<()> {
+        tracing::info!("metrics are at http://{}/metrics", listener.local_addr()?);
+        let options = ServeOptions { connections_max: WATCHERS_MAX, ..ServeOptions::default() };
+        tokio::spawn(ingest::serve(listener, ingest::watch_router(Arc::clone(&self.door)), options, gone));
         Ok(())
     }
 
@@ -146,10 +221,26 @@ impl App {
         if tokio::time::timeout(time, self.fleet.shut_down(drains)).await.is_err() {
             tracing::warn!("some requests did not end in time and are abandoned");
         }
+        if !matches!(tokio::time::timeout(FLUSH_TIMEOUT, self.queue.flush()).await, Ok(Ok(()))) {
+            tracing::error!("what became of the last events could not be written: their deliveries will be repeated");
+        }
         for destination in &self.reload.current().plan.destinations {
             let waiting = self.queue.books(&destination.name).map_or(0, |books| books.waiting());
             if drains && waiting > 0 {
                 tracing::error!(destination.name = %destination.name, events = waiting, "undelivered events are lost");
+            }
+        }
+    }
+
+    /// Without its socket the service is as good, but for the commands.
+    #[cfg(unix)]
+    async fn take_commands(&self, stop: CancellationToken) -> Option<JoinHandle<()>> {
+        let path = socket::path(&self.reload.current().plan)?;
+        match socket::listen(&path).await {
+            Ok(listener) => Some(tokio::spawn(socket::serve(listener, Arc::clone(&self.desk), stop))),
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: commands such as `dead-letters` need the service stopped");
+                None
             }
         }
     }
@@ -168,8 +259,8 @@ impl App {
         for destination in &plan.destinations {
             tracing::info!(destination.name = %destination.name, rules = destination.rules.len(), "destination");
         }
-        for (name, why) in &plan.disabled {
-            tracing::info!(destination.name = %name, why, "destination is off");
+        for disabled in &plan.disabled {
+            tracing::info!(destination.name = %disabled.name, why = disabled.why, "destination is off");
         }
     }
 }
@@ -183,9 +274,38 @@ pub async fn bind(listen: &str) -> Result<TcpListener, StartError> {
     TcpListener::bind(listen).await.map_err(failed)
 }
 
-fn open_queue(settings: &QueueSettings) -> Arc<dyn Queue> {
+/// Opens the queue that the plan names.
+///
+/// # Errors
+/// When the disk's cannot be opened: its folder cannot be used, or another process uses it.
+pub fn open_queue(settings: &QueueSettings, now: Timestamp) -> Result<Arc<dyn Queue>, OpenError> {
+    Ok(match settings.kind {
+        QueueKind::Disk => Arc::new(Disk::open(disk_options(settings), now)?),
+        QueueKind::Memory => {
+            let dedup = Dedup::new(settings.dedup_window, settings.dedup_ids_max);
+            Arc::new(Memory::new(settings.size_bytes_max, dedup))
+        }
+    })
+}
+
+fn disk_options(settings: &QueueSettings) -> Options {
+    Options {
+        dir: settings.dir.clone(),
+        size_bytes_max: settings.size_bytes_max,
+        retain: settings.retain,
+        dedup_window: settings.dedup_window,
+        dedup_ids_max: settings.dedup_ids_max,
+        letters_retain: settings.letters_retain,
+        letters_bytes_max: settings.letters_bytes_max,
+    }
+}
+
+/// The folder of a queue that has one.
+#[must_use]
+pub fn queue_dir(settings: &QueueSettings) -> Option<PathBuf> {
     match settings.kind {
-        QueueKind::Memory => Arc::new(Memory::new(settings.size_bytes_max)),
+        QueueKind::Disk => Some(settings.dir.clone()),
+        QueueKind::Memory => None,
     }
 }
 
@@ -196,7 +316,17 @@ fn settings(server: &Server) -> Settings {
         cors_origins: server.cors_origins.clone(),
         trusted: Box::new(move |address: IpAddr| proxies.iter().any(|network| network.contains(address))),
         script: server.analytics_js.clone().map(Script::new),
+        shows_metrics: server.metrics == Metrics::Here,
         ..Settings::default()
+    }
+}
+
+async fn tidy(queue: Arc<dyn Queue>, clock: Clock, stop: CancellationToken) {
+    loop {
+        queue.tidy(clock.now()).await;
+        if stop.run_until_cancelled(tokio::time::sleep(TIDY_EVERY)).await.is_none() {
+            return;
+        }
     }
 }
 
@@ -208,42 +338,85 @@ async fn refresh(tls: Arc<Tls>, stop: CancellationToken) {
     }
 }
 
-// === /ready ===
+// === impl Watched ===
 
-fn readiness(reload: &Reload, queue: &dyn Queue, fleet: &Fleet) -> Value {
-    let loaded = reload.current();
-    let statuses = fleet.statuses();
-    let destinations: serde_json::Map<String, Value> = loaded
-        .plan
-        .destinations
-        .iter()
-        .map(|d| (d.name.to_string(), destination(&d.name, queue, statuses.get(&d.name))))
-        .collect();
-    let config = match reload.broken() {
-        Some(broken) => json!({ "state": "broken", "errors": broken.errors, "since": broken.at.to_string() }),
-        None => json!({ "state": "ok" }),
-    };
+impl Watched {
+    fn snapshot(&self, door: Counts) -> Snapshot {
+        let (queue, loaded, statuses) = (self.queue.report(), self.reload.current(), self.fleet.statuses());
+        let destination = |(name, detached_at): &(DestinationName, Option<Timestamp>)| {
+            let status = statuses.get(name).cloned().unwrap_or_default();
+            let is_detached = detached_at.is_some();
+            Some(DestinationSnapshot { name: name.clone(), books: self.queue.books(name)?, status, is_detached })
+        };
+        Snapshot {
+            at: self.clock.now(),
+            started_at: self.started_at,
+            usage: process::usage(),
+            door,
+            destinations: queue.places.iter().filter_map(destination).collect(),
+            queue,
+            is_config_broken: self.reload.broken().is_some(),
+            config_loaded_at: loaded.at,
+        }
+    }
+
+    /// What `/ready` shows.
+    ///
+    /// A queue that takes nothing does not make it unready. It is said here and in the metrics, and senders hear it as a
+    /// `503` with `Retry-After`, which they honour. An orchestrator that took the process out of rotation would turn that
+    /// into a refused connection, for browsers one without CORS; would do so to all replicas at once, since what fills
+    /// one queue is a destination they share; and would keep away the very events whose taking shows that there is room
+    /// again. What remains is the shutdown, which the door itself puts in.
+    fn readiness(&self) -> Value {
+        let (report, loaded, statuses) = (self.queue.report(), self.reload.current(), self.fleet.statuses());
+        let config = match self.reload.broken() {
+            Some(broken) => json!({ "state": "broken", "errors": broken.errors, "since": broken.at.to_string() }),
+            None => json!({ "state": "ok" }),
+        };
+        let destinations = loaded.plan.destinations.iter();
+        let destinations: serde_json::Map<String, Value> = destinations
+            .map(|d| (d.name.to_string(), self.destination(d, statuses.get(&d.name), report.oldest_at)))
+            .collect();
+        json!({
+            "ready": true,
+            "ack": self.queue.ack().as_str(),
+            "queue": queue(&report),
+            "plan": { "fingerprint": fingerprint(loaded.plan.fingerprint), "loaded_at": loaded.at.to_string() },
+            "config": config,
+            "destinations": destinations,
+        })
+    }
+
+    fn destination(&self, destination: &Destination, status: Option<&Status>, oldest_at: Option<Timestamp>) -> Value {
+        let books = self.queue.books(&destination.name).unwrap_or_default();
+        let rest = status.and_then(|status| status.rest.as_ref());
+        json!({
+            "state": rest.map_or("ok", |rest| rest.why.as_str()),
+            "rests_until": rest.map(|rest| rest.until.to_string()),
+            "fingerprint": fingerprint(destination.fingerprint),
+            "accepted": books.accepted,
+            "delivered": books.delivered,
+            "filtered": books.filtered,
+            "dropped": books.dropped,
+            "damaged": books.damaged,
+            "dead": books.dead,
+            "waiting": books.waiting(),
+            "letters": books.letters,
+            "lag_seconds": books.lag(oldest_at, self.clock.now()).as_secs(),
+        })
+    }
+}
+
+fn queue(report: &Report) -> Value {
     json!({
-        "ready": true,
-        "ack": queue.ack().as_str(),
-        "queue": { "size_bytes": queue.size_bytes() },
-        "plan": { "fingerprint": format!("{:016x}", loaded.plan.fingerprint), "loaded_at": loaded.at.to_string() },
-        "config": config,
-        "destinations": destinations,
+        "kind": report.kind,
+        "size_bytes": report.size_bytes,
+        "size_bytes_max": report.size_bytes_max,
+        // Why is for the log: it may name files.
+        "failing": report.failing.is_some(),
     })
 }
 
-fn destination(name: &DestinationName, queue: &dyn Queue, status: Option<&Status>) -> Value {
-    let books = queue.books(name).unwrap_or_default();
-    let rest = status.and_then(|status| status.rest.as_ref());
-    json!({
-        "state": rest.map_or("ok", |rest| rest.why.as_str()),
-        "rests_until": rest.map(|rest| rest.until.to_string()),
-        "accepted": books.accepted,
-        "delivered": books.delivered,
-        "filtered": books.filtered,
-        "dropped": books.dropped,
-        "waiting": books.waiting(),
-        "dead": books.dead,
-    })
+fn fingerprint(fingerprint: u64) -> String {
+    format!("{fingerprint:016x}")
 }

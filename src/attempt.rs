@@ -42,6 +42,34 @@ pub struct Failure {
     pub detail: String,
     /// How long the destination asked us to wait.
     pub retry_after: Option<SignedDuration>,
+    /// What a dead letter tells besides; gathered only for failures that end an event's tries.
+    pub trace: Option<Box<Trace>>,
+}
+
+/// Where a failure that ended an event's tries came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// The rule's place in the file, within the destination: `rules[0]`; `None` for a destination that is its own rule.
+    pub rule: Option<String>,
+    /// The fingerprint of the destination's configuration in force.
+    pub config: u64,
+    /// What was sent, if anything was.
+    pub request: Option<SentRequest>,
+}
+
+/// A request as a person may see it: credentials and secrets are masked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentRequest {
+    /// The method, in uppercase; empty for destinations that are not HTTP.
+    pub method: String,
+    /// The whole URL; empty for destinations that are not HTTP.
+    pub url: String,
+    /// Names in lowercase.
+    pub headers: Vec<(String, String)>,
+    /// What this event put into it: its own item, up to 4 KiB.
+    pub body: Option<String>,
+    /// How many items shared the request.
+    pub items: usize,
 }
 
 /// A kind of fault.
@@ -74,8 +102,20 @@ pub enum Verdict {
     Dropped,
     /// Try again no earlier than this (server clock, UTC).
     RetryAt(Timestamp, Failure),
+    /// Not tried: an earlier event of its key (`order_by`) is not done. Look at it again no earlier than this.
+    HeldBack(Timestamp),
     /// Given up on: kept in the dead letters with the reason and its last attempt.
     Dead(Failure),
+}
+
+/// Where a destination that is new in the file begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With events accepted from then on.
+    #[default]
+    Newest,
+    /// With the oldest event that the queue still has.
+    Oldest,
 }
 
 /// Names one request's worth of an event across retries and reloads, so that what was delivered is not sent again.
@@ -141,7 +181,7 @@ impl Attempts {
     }
 }
 
-// === impl Outcome, Failure, Reason ===
+// === impl Outcome, Failure, SentRequest, Reason ===
 
 impl Outcome {
     /// What went wrong, if anything did.
@@ -159,7 +199,21 @@ impl Outcome {
 impl Failure {
     /// A failure without a wish from the destination.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None }
+        Self { reason, detail: detail.into(), retry_after: None, trace: None }
+    }
+
+    /// Bytes of its texts.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let request = self.trace.as_ref().and_then(|trace| trace.request.as_ref());
+        self.detail.len() + request.map_or(0, SentRequest::size_bytes)
+    }
+}
+
+impl SentRequest {
+    fn size_bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.url.len() + headers + self.body.as_ref().map_or(0, String::len)
     }
 }
 

@@ -21,6 +21,7 @@ pub mod deliver;
 pub mod ingest;
 pub mod reload;
 pub mod telemetry;
+pub mod admin;
 
 // --- roof: sees everything, decides nothing
 pub mod app;

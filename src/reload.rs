@@ -232,6 +232,14 @@ fn compile(path: &Path, variables: &BTreeMap<String, String>) -> Result<Fresh, L
     }
 }
 
+/// Reads and compiles a file for whoever only wants to know what it says. Its warnings are for those who serve it.
+///
+/// # Errors
+/// When the file cannot be read or has mistakes.
+pub fn read(path: &Path, variables: &BTreeMap<String, String>) -> Result<Arc<Plan>, LoadError> {
+    Ok(compile(path, variables)?.plan)
+}
+
 /// The text of a file and what it compiles to.
 type Checked = (String, Result<config::Compiled, Vec<Diagnostic>>);
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{DONE, UNABLE, WRONG};
 use crate::config::{self, Style};
+use crate::plan::{Plan, QueueKind, QueueSettings};
 use crate::reload;
 
 pub(super) const EXAMPLES: &str = "\
@@ -41,13 +42,13 @@ fn check(file: &Path, variables: &BTreeMap<String, String>) -> u8 {
         }
     };
     let style = if io::stdout().is_terminal() && crate::telemetry::uses_color() { Style::Ansi } else { Style::Plain };
-    let picture = config::draw(&name, &text, &diagnostics, style, width());
+    let picture = config::draw(&name, &text, &diagnostics, style, super::width());
     // A reader that left early has seen enough.
     let _ = writeln!(io::stdout(), "{picture}{}{summary}", if picture.is_empty() { "" } else { "\n" });
     code
 }
 
-fn summary(plan: &crate::plan::Plan, warnings: usize) -> String {
+fn summary(plan: &Plan, warnings: usize) -> String {
     let mut parts = vec![
         counted(
             plan.policy.sources.values().map(|source| &source.name).collect::<std::collections::BTreeSet<_>>().len(),
@@ -56,20 +57,23 @@ fn summary(plan: &crate::plan::Plan, warnings: usize) -> String {
         counted(plan.destinations.len(), "destination"),
     ];
     if !plan.disabled.is_empty() {
-        let names: Vec<String> = plan.disabled.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        let names: Vec<String> = plan.disabled.iter().map(|d| format!("{}: {}", d.name, d.why)).collect();
         parts.push(format!("{} off ({})", plan.disabled.len(), names.join("; ")));
     }
     if warnings > 0 {
         parts.push(counted(warnings, "warning"));
     }
+    parts.push(what_a_200_means(&plan.queue));
     parts.join(", ")
+}
+
+fn what_a_200_means(queue: &QueueSettings) -> String {
+    match queue.kind {
+        QueueKind::Disk => format!("queue on disk ({}): a 200 is durable", queue.dir.display()),
+        QueueKind::Memory => "queue in memory: a 200 does not outlive the process".to_owned(),
+    }
 }
 
 fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-/// Columns to draw in: the terminal's as the shell tells it, or plenty.
-fn width() -> usize {
-    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(140)
 }

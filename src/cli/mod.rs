@@ -2,8 +2,14 @@
 //!
 //! Exit codes: 0 done, 1 found wrong, 2 could not do it (also: wrong usage).
 
+mod ask;
 pub mod check;
+mod dead_letters;
+mod meter;
+mod queue;
+mod replay;
 pub mod serve;
+mod table;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::ask::Asker;
 use crate::telemetry::{self, LogFormat};
 
 /// Takes in events from any Segment SDK and sends them on to the destinations in libroseg.toml.
@@ -51,6 +58,15 @@ enum Command {
         /// The files [default: the configuration file]
         files: Vec<PathBuf>,
     },
+    /// Events given up on: list, show, send again, forget
+    #[command(after_help = dead_letters::EXAMPLES)]
+    DeadLetters(dead_letters::Options),
+    /// Send events of the log again to one destination, by the rules of today
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(replay::Options),
+    /// Look into the queue: inspect, verify, export
+    #[command(after_help = queue::EXAMPLES)]
+    Queue(queue::Options),
 }
 
 const EXAMPLES: &str = "\
@@ -76,10 +92,15 @@ pub fn run() -> ExitCode {
         return ExitCode::from(UNABLE);
     }
     let files_or_config = |files: Vec<PathBuf>| if files.is_empty() { vec![arguments.config.clone()] } else { files };
+    let variables = variables();
+    let asker = |options| Asker { config: &arguments.config, variables: &variables, options };
     ExitCode::from(match (arguments.command, arguments.check) {
-        (Some(Command::Check { files }), _) | (None, Some(files)) => check::run(&files_or_config(files), &variables()),
-        (Some(Command::Serve(options)), _) => serve::run(arguments.config, &options, variables()),
-        (None, None) => serve::run(arguments.config, &arguments.serve, variables()),
+        (Some(Command::Check { files }), _) | (None, Some(files)) => check::run(&files_or_config(files), &variables),
+        (Some(Command::DeadLetters(options)), _) => dead_letters::run(&options, &asker(&options.ask)),
+        (Some(Command::Replay(options)), _) => replay::run(&options, &asker(&options.ask)),
+        (Some(Command::Queue(options)), _) => queue::run(&options, &asker(&options.ask)),
+        (Some(Command::Serve(options)), _) => serve::run(arguments.config, &options, variables),
+        (None, None) => serve::run(arguments.config, &arguments.serve, variables),
     })
 }
 
@@ -87,4 +108,9 @@ pub fn run() -> ExitCode {
 fn variables() -> BTreeMap<String, String> {
     let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+/// Columns to draw in: the terminal's as the shell tells it, or plenty.
+fn width() -> usize {
+    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(140)
 }

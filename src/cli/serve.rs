@@ -54,7 +54,8 @@ async fn serve(config: PathBuf, options: &Options, variables: BTreeMap<String, S
     }
 }
 
-fn told(error: &LoadError) -> u8 {
+/// Says why a file gave no plan. Answers the exit code.
+pub(super) fn told(error: &LoadError) -> u8 {
     match error {
         LoadError::Unreadable { source, .. } => {
             eprintln!("error: {error}: {source}");

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::expressions::{Expressions, Sees, Switch, Uses};
@@ -15,10 +15,12 @@ use super::response;
 use super::rule::{self, MATCH_KEYS, Match};
 use super::table::{Field, Table};
 use super::units;
-use crate::attempt::DestinationName;
+use crate::attempt::{DestinationName, Start};
 use crate::event::SourceName;
+use crate::expr::template::Template;
 use crate::plan::{
-    BatchSettings, Compression, Destination, DestinationKind, Encoding, FileSettings, Limit, RequestTemplate, Rule,
+    BatchSettings, Compression, Destination, DestinationKind, Disabled, Encoding, FileSettings, Limit, RequestTemplate,
+    Rule,
 };
 use crate::retry::RetryPolicy;
 
@@ -37,7 +39,7 @@ pub(super) struct Surroundings<'a> {
 /// What became of a destination.
 pub(super) struct Reading {
     /// It, or why it is off; `None` when it has mistakes.
-    pub result: Option<Result<Destination, (DestinationName, String)>>,
+    pub result: Option<Result<Destination, Disabled>>,
     /// Shared `let`s it uses.
     pub lets: BTreeSet<String>,
     /// Tables it uses; `*` for all.
@@ -61,8 +63,27 @@ const HTTP_DESTINATION_KEYS: [&str; 1] = ["response"];
 /// Keys of a file. `path` is one as well, which an HTTP destination understands otherwise.
 const FILE_KEYS: [&str; 3] = ["format", "rotate", "compression"];
 
+/// Keys that a rule cannot have.
+const ONLY_DESTINATIONS: [&str; 12] = [
+    "auth",
+    "retry",
+    "limit",
+    "timeout",
+    "response",
+    "integration",
+    "waiting_max",
+    "order_by",
+    "start",
+    "enabled",
+    "when_disabled",
+    "type",
+];
+
 /// Keys of the language that a later version has.
-const LATER: [&str; 8] = ["order_by", "extends", "env", "overflow", "start", "sample", "consent", "when_disabled"];
+const LATER: [&str; 5] = ["extends", "env", "overflow", "sample", "consent"];
+
+/// Keys that say nothing of how a destination at work behaves: where a new one begins, what becomes of one that is off.
+const NOT_AT_WORK: [&str; 2] = ["start", "when_disabled"];
 
 /// Events waiting for another try when the file does not say: some 7 MB of them.
 const WAITING_MAX: usize = 10_000;
@@ -110,6 +131,7 @@ pub(super) fn read(around: &Surroundings<'_>, field: &Field<'_>, entries: &DeTab
     expressions.begin(false);
     let switch = expressions.switch(table.get("enabled"));
     let env_of_switch = expressions.uses().env;
+    let skips = table.get("when_disabled").and_then(|field| field.word(&[("wait", false), ("skip", true)]));
     expressions.begin(matches!(switch, Switch::Off(_)));
     let destination = read_body(around, field, &table);
     let mut uses = expressions.uses();
@@ -119,7 +141,7 @@ pub(super) fn read(around: &Surroundings<'_>, field: &Field<'_>, entries: &DeTab
     let result = match (switch, destination) {
         (_, None) => None,
         _ if expressions.findings.error_count() > errors_before => None,
-        (Switch::Off(why), Some(_)) => Some(Err((name, why))),
+        (Switch::Off(why), Some(_)) => Some(Err(Disabled { name, why, skips: skips.unwrap_or_default() })),
         (Switch::On, Some(mut destination)) => {
             uses.env.extend(env_of_switch);
             destination.fingerprint = fingerprint(around, &table, &uses);
@@ -146,6 +168,9 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
     }
     let timeout = table.get("timeout").map(|field| field.duration(Duration::from_millis(1)..=Duration::from_mins(15)));
     let waiting_max = table.get("waiting_max").map(|field| field.count_usize(1..=10_000_000));
+    let is_order = |field: &Field<'_>| !matches!(field.raw(), DeValue::Boolean(false));
+    let order_by = table.get("order_by").filter(is_order).map(|field| order_by(expressions, &field));
+    let start = table.get("start").map(|field| field.word(&[("newest", Start::Newest), ("oldest", Start::Oldest)]));
     let when = rule::when(expressions, table, Sees::Event);
     let responses = table.get("response").filter(|_| written_as == Some(Type::Http));
     let responses = responses.map(|field| response::read(expressions, &field)).unwrap_or_default();
@@ -165,6 +190,11 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
         limit,
         timeout: timeout.unwrap_or(Some(TIMEOUT))?,
         waiting_max: waiting_max.unwrap_or(Some(WAITING_MAX))?,
+        order_by: match order_by {
+            Some(order_by) => Some(order_by?),
+            None => None,
+        },
+        start: start.unwrap_or(Some(Start::default()))?,
     })
 }
 
@@ -291,6 +321,23 @@ fn limit(table: &Table<'_>) -> Limit {
     limit
 }
 
+/// The key whose events go one after another. One that is the same for every event may be meant, and is rarely.
+fn order_by(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Template> {
+    let text = field.text_as("`false` or a template such as \"{{ userId or anonymousId }}\"")?;
+    if text.value.trim().is_empty() {
+        let error = text.error("bad-value", "`order_by` is empty");
+        expressions.findings.add(error.help("`order_by = false` is no order"));
+        return None;
+    }
+    let compiled = expressions.compile(&text, Sees::Event)?;
+    if compiled.is_settled && !expressions.reads_event(&compiled) {
+        let message = "`order_by` reads nothing of the event: every event waits for the one before it";
+        let warning = Diagnostic::warning("order-of-all", text.span.clone(), message);
+        expressions.findings.add(warning.help("for an order per user write \"{{ userId or anonymousId }}\""));
+    }
+    Some(compiled.template)
+}
+
 // --- lets
 
 /// Names that a `let` would hide for good.
@@ -406,7 +453,7 @@ impl<'t, 'a> Rules<'t, 'a> {
         };
         if let Some(table) = table {
             self.check_foreign(table);
-            table.not_yet(&["let", "order_by", "sample", "consent"]);
+            table.not_yet(&["let", "sample", "consent"]);
             table.finish();
         }
         let (mut matched, request) = (matched?, request?);
@@ -428,9 +475,7 @@ impl<'t, 'a> Rules<'t, 'a> {
     }
 
     fn check_foreign(&self, table: &Table<'_>) {
-        let only_destinations =
-            ["auth", "retry", "limit", "timeout", "response", "integration", "waiting_max", "enabled", "type"];
-        table.not_here(&only_destinations, "belongs into the destination, not into a rule");
+        table.not_here(&ONLY_DESTINATIONS, "belongs into the destination, not into a rule");
         if self.written_as != Type::Http {
             table.not_here(&["url", "path", "method", "headers", "query", "encoding"], "is for `type = \"http\"`");
         }
@@ -494,7 +539,7 @@ fn warn_of_unreachable(expressions: &Expressions<'_>, rules: &[(Rule, Match)], t
 
 fn fingerprint(around: &Surroundings<'_>, table: &Table<'_>, uses: &Uses) -> u64 {
     let mut hash = Fingerprint::new();
-    hash.table(table.entries(), &[]);
+    hash.table(table.entries(), &NOT_AT_WORK);
     for name in &uses.lets {
         add_key(&mut hash, around.lets, name);
     }

@@ -420,8 +420,7 @@ impl<'a> Expressions<'a> {
             return;
         }
         if sees.knows(root) {
-            let is_of_event = EVENT_FIELDS.contains(&root) || EVENT_NAMES.contains(&root);
-            self.uses.borrow_mut().reads_event |= is_of_event;
+            self.uses.borrow_mut().reads_event |= is_of_event(root);
             return;
         }
         let piece = text.place(&(name.range.start..(name.range.start + root.len()).min(name.range.end)));
@@ -436,6 +435,16 @@ impl<'a> Expressions<'a> {
         let words: Vec<&str> = sees.words().into_iter().chain(own).collect();
         let error = Diagnostic::error("unknown-name", piece, format!("unknown name `{root}`"));
         self.findings.add(error.did_you_mean(nearest(root, words)));
+    }
+
+    /// Whether what was compiled depends on an event, itself or by the `let`s it uses.
+    pub(super) fn reads_event(&self, compiled: &Compiled) -> bool {
+        let is_let = |root: &str| self.lets.borrow().contains_key(root);
+        compiled
+            .names
+            .iter()
+            .map(|name| name.path.split('.').next().unwrap_or_default())
+            .any(|root| if is_let(root) { self.let_reads_event(root) } else { is_of_event(root) })
     }
 
     /// Whether a `let` depends on an event, itself or by those it uses.
@@ -532,6 +541,10 @@ impl<'a> Expressions<'a> {
             }
         }
     }
+}
+
+fn is_of_event(root: &str) -> bool {
+    EVENT_FIELDS.contains(&root) || EVENT_NAMES.contains(&root)
 }
 
 /// The way from a `let` back to itself.

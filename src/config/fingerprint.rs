@@ -40,13 +40,10 @@ impl Fingerprint {
 
     /// Adds a table of the file, whatever the order of its keys, but for some keys.
     pub(super) fn table(&mut self, table: &DeTable<'_>, without: &[&str]) -> &mut Self {
-        let sorted: BTreeMap<&str, &DeValue<'_>> =
-            table.iter().map(|(key, value)| (key.get_ref().as_ref(), value.get_ref())).collect();
+        let entries = table.iter().map(|(key, value)| (key.get_ref().as_ref(), value.get_ref()));
+        let sorted: BTreeMap<&str, &DeValue<'_>> = entries.filter(|(key, _)| !without.contains(key)).collect();
         self.add(sorted.len());
-        sorted
-            .into_iter()
-            .filter(|(key, _)| !without.contains(key))
-            .fold(self, |all, (key, value)| all.add(key).value(value))
+        sorted.into_iter().fold(self, |all, (key, value)| all.add(key).value(value))
     }
 
     pub(super) fn finish(&self) -> u64 {
@@ -71,6 +68,12 @@ mod tests {
         let one = of("a = 1\n[b]\nc = 'x'\nd = [1, 2]");
         let other = of("# hi\nb = { d = [ 1,2 ], c = \"x\" } # there\n\na = 1\n");
         assert_eq!(one, other);
+    }
+
+    #[test]
+    fn keys_that_are_left_out_do_not_count() {
+        assert_eq!(of("a = 1\nskipped = 2"), of("a = 1"));
+        assert_ne!(of("a = 1\nb = { skipped = 2 }"), of("a = 1\nb = {}"), "only those of the table itself");
     }
 
     #[test]

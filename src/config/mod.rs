@@ -17,6 +17,7 @@ mod findings;
 mod fingerprint;
 mod mapping;
 mod offsets;
+mod queue;
 mod request;
 mod response;
 mod rule;
@@ -25,7 +26,7 @@ mod spelling;
 mod table;
 #[cfg(test)]
 mod tests;
-mod units;
+pub(crate) mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -103,7 +104,7 @@ fn read<'a>(text: &str, document: &'a DeTable<'a>, environment: &Environment<'_>
 
     let expressions = Expressions::new(findings, environment, tables);
     let reading = server::server(&expressions, top.get("server"));
-    let queue = server::queue(top.get("queue"));
+    let queue = queue::read(&expressions, top.get("queue"));
     let mut policy = Policy {
         limits: reading.limits,
         strict: reading.strict,
@@ -129,7 +130,7 @@ fn read<'a>(text: &str, document: &'a DeTable<'a>, environment: &Environment<'_>
         used.tables.extend(reading.tables);
         match reading.result {
             Some(Ok(destination)) => plan.destinations.push(Arc::new(destination)),
-            Some(Err(off)) => plan.disabled.push(off),
+            Some(Err(disabled)) => plan.disabled.push(disabled),
             None => {}
         }
     }
@@ -229,14 +230,15 @@ fn fingerprint(text: &str, plan: &Plan, expressions: &Expressions<'_>) -> u64 {
     for destination in &plan.destinations {
         hash.add(destination.fingerprint);
     }
-    for (name, why) in &plan.disabled {
-        hash.add((name.as_str(), why));
+    for disabled in &plan.disabled {
+        hash.add((disabled.name.as_str(), &disabled.why, disabled.skips));
     }
     for (key, source) in &plan.policy.sources {
         hash.add((key, source.name.as_str(), source.enabled));
     }
     hash.add(&plan.server.listen).add(&plan.server.cors_origins).add(&plan.server.analytics_js);
     hash.add(plan.server.tls.as_ref().map(|tls| (&tls.cert, &tls.key)));
+    hash.add(&plan.server.metrics).add(&plan.server.control).add(&plan.queue.dir);
     hash.add(expressions.files_read());
     hash.finish()
 }

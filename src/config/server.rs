@@ -1,4 +1,4 @@
-//! `[server]`, `[queue]` and `[sources.NAME]`: how to listen, where events wait, who may send.
+//! `[server]` and `[sources.NAME]`: how to listen, who may send.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,22 +6,35 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::expressions::{Expressions, Switch, has_braces};
 use super::table::{Field, Table};
 use super::units;
 use crate::event::SourceName;
-use crate::plan::{Network, QueueKind, QueueSettings, Server, Tls};
+use crate::plan::{Metrics, Network, Server, Tls};
 use crate::segment::{Limits, Policy, Source, UnknownKey};
 
 /// Keys of the language that a later version has.
-const QUEUE_LATER: [&str; 8] = ["dir", "ack", "retain", "dedup", "url", "stream", "replicas", "overflow"];
 const SOURCE_LATER: [&str; 2] = ["limit", "plan"];
 
 /// The least and the most a wait at the door may be.
 const WAITS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
+
+/// Where the door is.
+const LISTEN: AddressWords =
+    AddressWords { expected: "an address and a port", host: "0.0.0.0", examples: "\"0.0.0.0:8080\" or \"[::]:8080\"" };
+
+/// Where `/metrics` is alone: it is for this machine unless the file says otherwise.
+const METRICS: AddressWords = AddressWords {
+    expected: "`true`, `false` or an address and a port",
+    host: "127.0.0.1",
+    examples: "\"127.0.0.1:9090\" or \"[::1]:9090\"",
+};
+
+/// Bytes of a socket's path: macOS has room for 104 with the zero at its end (`sun_path`), Linux for 108.
+const SOCKET_PATH_BYTES_MAX: usize = 103;
 
 /// `[server]` in its two halves: how to listen, and what the door lets in.
 #[derive(Default)]
@@ -30,6 +43,14 @@ pub(super) struct ServerReading {
     pub limits: Limits,
     pub strict: bool,
     pub unknown_key: UnknownKey,
+}
+
+/// What messages about an address say.
+struct AddressWords {
+    expected: &'static str,
+    /// What a port alone probably belongs to.
+    host: &'static str,
+    examples: &'static str,
 }
 
 /// One source and which destinations it is for.
@@ -45,8 +66,11 @@ pub(super) fn server(expressions: &Expressions<'_>, field: Option<Field<'_>>) ->
     let Some(table) = field.and_then(|field| field.table("[server]")) else { return reading };
     let server = &mut reading.server;
     let set = |place: &mut Duration, duration: Option<Duration>| *place = duration.unwrap_or(*place);
-    if let Some(listen) = table.get("listen").and_then(|field| listen(expressions, &field)) {
+    if let Some(listen) = table.get("listen").and_then(|field| address(expressions, &field, &LISTEN)) {
         server.listen = listen;
+    }
+    if let Some(metrics) = table.get("metrics").and_then(|field| metrics(expressions, &field, &server.listen)) {
+        server.metrics = metrics;
     }
     server.tls = table.get("tls").and_then(|field| tls(expressions, &field));
     set(&mut server.header_timeout, table.get("header_timeout").and_then(|field| field.duration(WAITS)));
@@ -58,7 +82,8 @@ pub(super) fn server(expressions: &Expressions<'_>, field: Option<Field<'_>>) ->
     server.trusted_proxies =
         table.get("trusted_proxies").map(|field| networks(expressions, &field)).unwrap_or_default();
     server.cors_origins = table.get("cors").map(|field| origins(expressions, &field)).unwrap_or_default();
-    server.analytics_js = table.get("analytics_js").and_then(|field| path(expressions, &field));
+    server.analytics_js = table.get("analytics_js").and_then(|field| path(expressions, &field, "file"));
+    server.control = table.get("control").and_then(|field| socket(expressions, &field));
     reading.strict = table.get("strict").and_then(|field| field.boolean()).unwrap_or_default();
     let words = [("reject", UnknownKey::Reject), ("accept", UnknownKey::Accept)];
     reading.unknown_key = table.get("unknown_key").and_then(|field| field.word(&words)).unwrap_or_default();
@@ -69,23 +94,45 @@ pub(super) fn server(expressions: &Expressions<'_>, field: Option<Field<'_>>) ->
     reading
 }
 
-fn listen(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<String> {
-    let listen = expressions.settled_text(field)?;
-    let parts = listen.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
+fn address(expressions: &Expressions<'_>, field: &Field<'_>, words: &AddressWords) -> Option<String> {
+    let address = expressions.settled_text(field)?;
+    let parts = address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
     let is_bare_v6 = |host: &str| host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
     match parts {
-        Some((host, Ok(_))) if !host.is_empty() && !is_bare_v6(host) => Some(listen),
+        Some((host, Ok(_))) if !host.is_empty() && !is_bare_v6(host) => Some(address),
         Some(_) | None => {
-            let error = field.error("bad-value", "`listen` must be an address and a port");
-            let is_literal = field.raw().as_str() == Some(&listen);
-            let port = listen.trim_start_matches(':').parse::<u16>().ok().filter(|_| is_literal);
+            let error = field.error("bad-value", format!("`{}` must be {}", field.name, words.expected));
+            let is_literal = field.raw().as_str() == Some(&address);
+            let port = address.trim_start_matches(':').parse::<u16>().ok().filter(|_| is_literal);
             expressions.findings.add(match port {
                 Some(port) => {
-                    let instead = format!("\"0.0.0.0:{port}\"");
+                    let instead = format!("\"{}:{port}\"", words.host);
                     error.help(format!("did you mean {instead}?")).suggest(field.span(), instead)
                 }
-                None => error.help("for example \"0.0.0.0:8080\" or \"[::]:8080\""),
+                None => error.help(format!("for example {}", words.examples)),
             });
+            None
+        }
+    }
+}
+
+/// Where `/metrics` is: beside everything else, nowhere, or at an address that is not the door's own.
+fn metrics(expressions: &Expressions<'_>, field: &Field<'_>, listen: &str) -> Option<Metrics> {
+    match field.raw() {
+        DeValue::Boolean(true) => Some(Metrics::Here),
+        DeValue::Boolean(false) => Some(Metrics::Off),
+        DeValue::String(_) => {
+            let address = address(expressions, field, &METRICS)?;
+            // Two that let the machine choose a port get two ports.
+            if address == listen && !address.ends_with(":0") {
+                let error = field.error("bad-value", "`metrics` is the address of `listen`, which is taken");
+                expressions.findings.add(error.help("`metrics = true` serves `/metrics` there"));
+                return None;
+            }
+            Some(Metrics::At(address))
+        }
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+            field.wrong_type("`true`, `false` or an address such as \"127.0.0.1:9090\"");
             None
         }
     }
@@ -93,20 +140,32 @@ fn listen(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<String> {
 
 fn tls(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Tls> {
     let table = field.table("`tls`")?;
-    let file = |key: &'static str, help: &str| path(expressions, &table.require(key, help)?);
+    let file = |key: &'static str, help: &str| path(expressions, &table.require(key, help)?, "file");
     let cert = file("cert", "the path of a PEM file with the certificate chain");
     let key = file("key", "the path of a PEM file with the private key");
     table.finish();
     Some(Tls { cert: cert?, key: key? })
 }
 
-fn path(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<PathBuf> {
+/// The path of a `what`: a file, or a folder.
+pub(super) fn path(expressions: &Expressions<'_>, field: &Field<'_>, what: &str) -> Option<PathBuf> {
     let path = expressions.settled_text(field)?;
     if path.is_empty() {
-        expressions.findings.add(field.error("bad-path", format!("`{}` must name a file", field.name)));
+        expressions.findings.add(field.error("bad-path", format!("`{}` must name a {what}", field.name)));
         return None;
     }
     Some(PathBuf::from(path))
+}
+
+fn socket(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<PathBuf> {
+    let path = path(expressions, field, "socket")?;
+    if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        let message =
+            format!("`{}` is too long: a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes", field.name);
+        expressions.findings.add(field.error("bad-path", message));
+        return None;
+    }
+    Some(path)
 }
 
 fn networks(expressions: &Expressions<'_>, field: &Field<'_>) -> Vec<Network> {
@@ -179,20 +238,6 @@ fn limits(expressions: &Expressions<'_>, table: &Table<'_>) -> Limits {
     }
     table.finish();
     limits
-}
-
-/// Reads `[queue]`.
-pub(super) fn queue(field: Option<Field<'_>>) -> QueueSettings {
-    let mut queue = QueueSettings::default();
-    let Some(table) = field.and_then(|field| field.table("[queue]")) else { return queue };
-    let kind =
-        table.get("type").and_then(|field| field.word_or_later(&[("memory", QueueKind::Memory)], &["disk", "nats"]));
-    queue.kind = kind.unwrap_or(queue.kind);
-    let size = table.get("max_size").and_then(|field| field.size(1_000_000..=1 << 50));
-    queue.size_bytes_max = size.unwrap_or(queue.size_bytes_max);
-    table.not_yet(&QUEUE_LATER);
-    table.finish();
-    queue
 }
 
 /// Reads `[sources]` into who may send, by write key.

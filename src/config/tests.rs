@@ -11,10 +11,13 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::{Diagnostic, Environment, compile};
-use crate::attempt::DestinationName;
+use crate::attempt::Start;
 use crate::event::{Message, MessageId, SourceName};
 use crate::expr::{Escape, Omit, Scope};
-use crate::plan::{Auth, Batch, Compression, Destination, DestinationKind, Encoding, Mapping, Plan, RequestTemplate};
+use crate::plan::{
+    Auth, Batch, Compression, Destination, DestinationKind, Disabled, Encoding, Mapping, Metrics, Plan, QueueKind,
+    QueueSettings, RequestTemplate,
+};
 
 const VARIABLES: [(&str, &str); 4] =
     [("TOKEN", "t0k"), ("URL", "https://a.example.com/v1"), ("EMPTY", ""), ("NO", "False")];
@@ -236,7 +239,7 @@ fn a_destination_is_off_for_a_reason() {
         assert!(plan.destinations.is_empty());
         plan.disabled[0].clone()
     };
-    let because = |why: &str| (DestinationName::from("d"), why.to_owned());
+    let because = |why: &str| Disabled { name: "d".into(), why: why.to_owned(), skips: false };
     assert_eq!(off("false"), because("`enabled` is false"));
     assert_eq!(off("'{{ env.NONE }}'"), because("NONE is not set"));
     assert_eq!(off("'{{ env.EMPTY }}'"), because("EMPTY is empty"));
@@ -270,6 +273,135 @@ fn sources_say_who_may_send_and_where_to() {
 fn any_origin_is_an_empty_list() {
     assert!(plan("[server]\ncors = { origins = ['*'] }").server.cors_origins.is_empty());
     assert_eq!(plan("[server]\ncors = { origins = ['https://x.io'] }").server.cors_origins, ["https://x.io"]);
+}
+
+// --- where events wait
+
+fn queue(text: &str) -> QueueSettings {
+    plan(&format!("[queue]\n{text}")).queue
+}
+
+#[test]
+fn a_queue_nobody_describes_is_on_disk() {
+    assert_eq!(plan("# Nothing yet.").queue, QueueSettings::default());
+    assert_eq!(queue(""), QueueSettings::default());
+    assert_eq!(queue("type = 'disk'"), QueueSettings::default());
+    assert_eq!(QueueSettings::default().kind, QueueKind::Disk);
+}
+
+#[test]
+fn every_word_about_a_queue_on_disk_is_heard() {
+    let written = queue(
+        "dir = \"/var/{{ env.NONE | default('lib') }}/{{ file('/secret') }}\"\nmax_size = '16MB'\nretain = '3650d'\n\
+         dedup = '7d'\ndedup_ids = 1_000\ndead_letters = { retain = '1m', max_size = '1MB' }",
+    );
+    let day = Duration::from_hours(24);
+    let expected = QueueSettings {
+        kind: QueueKind::Disk,
+        size_bytes_max: 16_000_000,
+        dir: "/var/lib/from-a-file".into(),
+        retain: day * 3_650,
+        dedup_window: day * 7,
+        dedup_ids_max: 1_000,
+        letters_retain: Duration::from_mins(1),
+        letters_bytes_max: 1_000_000,
+    };
+    assert_eq!(written, expected);
+}
+
+#[test]
+fn a_queue_in_memory_has_a_size_and_a_memory_of_its_own() {
+    let of_kind = QueueSettings {
+        kind: QueueKind::Memory,
+        size_bytes_max: QueueKind::Memory.default_size_bytes_max(),
+        ..QueueSettings::default()
+    };
+    assert_eq!(queue("type = 'memory'"), of_kind);
+    let written = queue("max_size = '1MB'\ndedup = '1h'\ndedup_ids = 100_000_000\ntype = 'memory'");
+    let (dedup_window, dedup_ids_max) = (Duration::from_hours(1), 100_000_000);
+    assert_eq!(written, QueueSettings { size_bytes_max: 1_000_000, dedup_window, dedup_ids_max, ..of_kind });
+}
+
+#[test]
+fn recognising_repetitions_can_be_switched_off() {
+    for off in ["false", "'0s'"] {
+        for kind in ["disk", "memory"] {
+            assert!(queue(&format!("type = '{kind}'\ndedup = {off}")).dedup_window.is_zero(), "{kind}, {off}");
+        }
+    }
+    assert_eq!(codes("[queue]\ndedup = true"), ["wrong-type"]);
+}
+
+#[test]
+fn metrics_are_beside_everything_else_nowhere_or_at_an_address_of_their_own() {
+    let metrics = |line: &str| plan(&format!("[server]\n{line}")).server.metrics;
+    assert_eq!(metrics(""), Metrics::Here);
+    assert_eq!(metrics("metrics = true"), Metrics::Here);
+    assert_eq!(metrics("metrics = false"), Metrics::Off);
+    for own in ["127.0.0.1:9090", "[::1]:9090", "localhost:0"] {
+        assert_eq!(metrics(&format!("metrics = '{own}'")), Metrics::At(own.to_owned()));
+    }
+    let any_port = "listen = '127.0.0.1:0'\nmetrics = '127.0.0.1:0'";
+    assert_eq!(metrics(any_port), Metrics::At("127.0.0.1:0".to_owned()), "the machine chooses two ports");
+    assert_eq!(codes("[server]\nmetrics = '0.0.0.0:8080'"), ["bad-value"], "the default of `listen`");
+}
+
+#[test]
+fn the_socket_for_commands_is_where_the_file_says() {
+    assert_eq!(plan("[server]\nlisten = '0.0.0.0:1'").server.control, None);
+    let of_length = |bytes: usize| format!("[server]\ncontrol = '/{}'", "x".repeat(bytes - 1));
+    let control = plan(&of_length(103)).server.control.unwrap();
+    assert_eq!(control.as_os_str().len(), 103);
+    assert_eq!(codes(&of_length(104)), ["bad-path"]);
+}
+
+// --- order, start, switching off
+
+fn order_key(destination: &Destination, event: serde_json::Value) -> Option<String> {
+    let message = Message { source: "web".into(), value: std::sync::Arc::new(event) };
+    let scope = Scope::event(&destination.names, &message, Timestamp::UNIX_EPOCH);
+    let value = destination.order_by.as_ref().unwrap().value(&scope).unwrap();
+    value.as_str().map(str::to_owned)
+}
+
+#[test]
+fn the_key_of_an_order_sees_the_event_and_the_lets() {
+    let keyed = destination("let = { who = '{{ userId or anonymousId }}' }\norder_by = '{{ who }}'");
+    assert_eq!(order_key(&keyed, serde_json::json!({ "userId": "u1" })).as_deref(), Some("u1"));
+    assert_eq!(order_key(&keyed, serde_json::json!({ "anonymousId": "a1" })).as_deref(), Some("a1"));
+    assert_eq!(order_key(&keyed, serde_json::json!({})), None, "no key, no order");
+    assert!(destination("").order_by.is_none());
+}
+
+#[test]
+fn an_order_for_all_destinations_can_be_declined_by_one() {
+    let plan = plan(
+        "[defaults]\norder_by = '{{ groupId }}'\nstart = 'oldest'\n[destinations.a]\nurl = 'https://a.example.com'\n\
+         [destinations.b]\ntype = 'stdout'\norder_by = false\nstart = 'newest'",
+    );
+    let (a, b) = (&plan.destinations[0], &plan.destinations[1]);
+    assert_eq!(order_key(a, serde_json::json!({ "groupId": "g1" })).as_deref(), Some("g1"));
+    assert_eq!((a.start, b.order_by.is_none(), b.start), (Start::Oldest, true, Start::Newest));
+}
+
+#[test]
+fn a_new_destination_begins_with_new_events_unless_it_says_otherwise() {
+    assert_eq!(destination("").start, Start::Newest);
+    assert_eq!(destination("start = 'newest'").start, Start::Newest);
+    assert_eq!(destination("start = 'oldest'").start, Start::Oldest);
+}
+
+#[test]
+fn a_destination_that_is_off_says_what_becomes_of_its_events() {
+    let skips = |defaults: &str, own: &str| {
+        let text = format!(
+            "[defaults]\n{defaults}\n[destinations.d]\nurl = 'https://{{{{ env.NONE }}}}.io'\nenabled = '{{{{ env.NONE }}}}'\n{own}"
+        );
+        plan(&text).disabled[0].skips
+    };
+    assert!(!skips("", "") && !skips("", "when_disabled = 'wait'"));
+    assert!(skips("", "when_disabled = 'skip'") && skips("when_disabled = 'skip'", ""));
+    assert!(!skips("when_disabled = 'skip'", "when_disabled = 'wait'"));
 }
 
 // --- nothing in an event can choose where it goes
@@ -340,7 +472,7 @@ const BASE: &str = "[let]\nwho = '{{ userId }}'\n[tables.t]\na = 1\n[destination
 
 fn fingerprints(text: &str, variables: &[(&str, &str)]) -> (u64, u64, u64) {
     let plan = compile_with(text, variables).unwrap();
-    let destination = plan.destination(&DestinationName::from("d")).unwrap();
+    let destination = plan.destination(&"d".into()).unwrap();
     (plan.fingerprint, destination.fingerprint, destination.rules[0].fingerprint)
 }
 
@@ -369,11 +501,31 @@ fn whatever_shapes_a_destination_changes_its_fingerprint() {
         ("a = 1", "a = 2"),
         ("b = '", "c = '"),
         ("[destinations.d]\n", "[destinations.d]\ntimeout = '1s'\n"),
+        ("[destinations.d]\n", "[destinations.d]\norder_by = '{{ userId }}'\n"),
     ] {
         assert_ne!(before.1, fingerprints(&BASE.replacen(from, to, 1), &VARIABLES).1, "{from}");
     }
     let other = fingerprints(&BASE.replace("[destinations.e]\n", "[destinations.e]\ntimeout = '1s'\n"), &VARIABLES);
     assert_eq!(before.1, other.1, "another destination is none of its business");
+}
+
+#[test]
+fn where_a_destination_begins_and_what_it_misses_while_off_leaves_it_undisturbed_at_work() {
+    let before = fingerprints(BASE, &VARIABLES);
+    let words = "[destinations.d]\nstart = 'oldest'\nwhen_disabled = 'skip'\n";
+    let after = fingerprints(&BASE.replace("[destinations.d]\n", words), &VARIABLES);
+    assert_eq!((before.1, before.2), (after.1, after.2));
+    assert_ne!(before.0, after.0, "the file is another");
+}
+
+#[test]
+fn the_environment_of_the_queue_and_the_server_is_part_of_the_files_fingerprint() {
+    for line in
+        ["[queue]\ndir = '{{ env.X }}'", "[server]\ncontrol = '{{ env.X }}'", "[server]\nmetrics = '{{ env.X }}:1'"]
+    {
+        let of = |value: &str| compile_with(line, &[("X", value)]).unwrap().fingerprint;
+        assert!(of("a") == of("a") && of("a") != of("b"), "{line}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Why a text is no quantity, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NoQuantity {
+pub(crate) struct NoQuantity {
     /// A fragment.
     pub message: String,
     /// A whole text that would do, if one can be guessed.
@@ -54,7 +54,7 @@ const OTHER_NAMES: [(&str, &str); 18] = [
 ///
 /// # Errors
 /// For anything else, with the text that was probably meant.
-pub(super) fn duration(text: &str) -> Result<Duration, NoQuantity> {
+pub(crate) fn duration(text: &str) -> Result<Duration, NoQuantity> {
     quantity(text, &DURATIONS, "a duration", "s").map(Duration::from_millis)
 }
 

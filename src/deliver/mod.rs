@@ -4,8 +4,9 @@
 //! connections. Nothing here knows HTTP or storage; the rules are `plan`'s, the verdicts `retry`'s.
 //!
 //! [`Fleet`] keeps the tasks in step with the plan in force; [`worker`] is one task; [`progress`] is what it knows of
-//! the events it holds.
+//! the events it holds, and [`order`] whose turn it is.
 
+pub mod order;
 pub mod progress;
 pub mod worker;
 
@@ -18,14 +19,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::attempt::DestinationName;
+use crate::attempt::{DestinationName, Outcome, Start};
 use crate::clock::Clock;
 use crate::plan::{Destination, Plan};
-use crate::queue::Queue;
+use crate::queue::{Attachment, Mode, Queue, StorageError};
 use crate::retry::Rest;
 use crate::sink::{Sink, SinkError, Sinks};
 
 pub use worker::Worker;
+pub(crate) use worker::items_of;
 
 /// A destination as one plan describes it, and the connections it uses.
 #[derive(Clone)]
@@ -49,6 +51,29 @@ pub struct Status {
     pub rest: Option<Rest>,
     /// The last failure, for `/ready` and people.
     pub last_failure: Option<String>,
+    /// What it has done since the process started.
+    pub tally: Tally,
+}
+
+/// What a worker has done, whatever became of the worker itself: cumulative, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests made.
+    pub requests: u64,
+    /// How long they took, from sending to the end of the reply, all together.
+    pub request_time: Duration,
+    /// Items that the destination took.
+    pub delivered: u64,
+    /// Items that a response rule said to forget.
+    pub dropped: u64,
+    /// Items worth another try.
+    pub failed: u64,
+    /// Items sent again in smaller requests.
+    pub split: u64,
+    /// Items that met bad credentials.
+    pub unauthorized: u64,
+    /// Items that no try will deliver.
+    pub refused: u64,
 }
 
 /// When a worker's task ends.
@@ -75,6 +100,17 @@ struct Handle {
     status: watch::Receiver<Status>,
 }
 
+/// Why a plan could not be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// A destination's client cannot be built.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The queue cannot be told of its destinations.
+    #[error(transparent)]
+    Queue(#[from] StorageError),
+}
+
 /// A worker that panics as soon as it starts must not eat a core.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
@@ -97,11 +133,11 @@ impl Fleet {
     /// Brings the workers in step with a plan. A destination that is the same in both plans is not disturbed.
     ///
     /// # Errors
-    /// When a sink cannot be made; then everything stays as it was.
-    pub async fn follow(&self, plan: &Plan) -> Result<(), SinkError> {
+    /// When a sink cannot be made or the queue cannot be told; then everything stays as it was.
+    pub async fn follow(&self, plan: &Plan) -> Result<(), FollowError> {
         let news = plan.destinations.iter().map(|destination| self.news(destination)).collect::<Result<Vec<_>, _>>()?;
+        self.queue.attach(&attachments(plan), self.clock.now()).await?;
         let names: Vec<DestinationName> = plan.destinations.iter().map(|d| d.name.clone()).collect();
-        self.queue.attach(&names).await;
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, handle) in workers.iter() {
             if !names.contains(name) {
@@ -163,4 +199,38 @@ impl Fleet {
         token.cancel();
         self.tasks.wait().await;
     }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    /// Counts a request that was made.
+    pub fn note_request(&mut self, took: Duration) {
+        self.requests += 1;
+        self.request_time += took;
+    }
+
+    /// Counts how an item went. One that was too large, and alone, is refused.
+    pub fn note_item(&mut self, outcome: &Outcome) {
+        let count = match outcome {
+            Outcome::Delivered => &mut self.delivered,
+            Outcome::Dropped => &mut self.dropped,
+            Outcome::Failed(_) => &mut self.failed,
+            Outcome::Unauthorized(_) => &mut self.unauthorized,
+            Outcome::Refused(_) | Outcome::Split(_) => &mut self.refused,
+        };
+        *count += 1;
+    }
+}
+
+/// What the queue is to know of a plan's destinations.
+fn attachments(plan: &Plan) -> Vec<Attachment> {
+    let active =
+        plan.destinations.iter().map(|d| Attachment { name: d.name.clone(), start: d.start, mode: Mode::Active });
+    let disabled = plan.disabled.iter().map(|d| Attachment {
+        name: d.name.clone(),
+        start: Start::Newest,
+        mode: if d.skips { Mode::Skips } else { Mode::Waits },
+    });
+    active.chain(disabled).collect()
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::attempt::{Attempts, Failure, ItemKey, Outcome, Verdict};
+use crate::attempt::{Attempts, Failure, ItemKey, Outcome, Trace, Verdict};
 use crate::event::Event;
-use crate::plan::Item;
+use crate::plan::{Destination, Item};
 use crate::queue::{Delivery, Entry, Offset, Settlement};
 use crate::retry::{self, RetryPolicy};
 
@@ -24,9 +24,25 @@ pub struct Progress {
     attempts: Attempts,
     steps: VecDeque<Vec<Item>>,
     outstanding: usize,
-    failed: Option<Outcome>,
+    failed: Option<Box<Failed>>,
     is_dropped: bool,
     is_stale: bool,
+}
+
+/// A request that items went with.
+#[derive(Clone)]
+pub struct Carrier {
+    /// Whose rules made it.
+    pub destination: Arc<Destination>,
+    /// How many items it carried; `None`: it could not be sent at all.
+    pub items: Option<usize>,
+}
+
+/// An item that is worth another try, and what it went with.
+struct Failed {
+    outcome: Outcome,
+    item: Item,
+    carrier: Carrier,
 }
 
 /// What a held event needs next.
@@ -46,9 +62,8 @@ pub enum Next {
 impl Progress {
     /// An event with the items its rules made, less those that an earlier try settled.
     #[must_use]
-    pub fn new(delivery: Delivery, items: Vec<Item>, now: Timestamp) -> Self {
-        let Delivery { entry, mut attempts } = delivery;
-        attempts.first_at.get_or_insert(now);
+    pub fn new(delivery: Delivery, items: Vec<Item>) -> Self {
+        let Delivery { entry, attempts } = delivery;
         let steps = into_steps(items.into_iter().filter(|item| !attempts.has_settled(item.key)));
         let (offset, event) = (entry.offset, entry.event.clone());
         Self { offset, event, attempts, steps, outstanding: 0, failed: None, is_dropped: false, is_stale: false }
@@ -60,27 +75,37 @@ impl Progress {
         self.event.json.len()
     }
 
+    /// Whether any of its items is out.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        self.outstanding > 0
+    }
+
     /// Takes note of how one of its items went.
-    pub fn note(&mut self, key: ItemKey, outcome: Outcome) {
+    pub fn note(&mut self, item: Item, outcome: Outcome, carrier: &Carrier) {
         self.outstanding = self.outstanding.saturating_sub(1);
         match outcome {
-            Outcome::Delivered => self.attempts.done.push(key),
+            Outcome::Delivered => self.attempts.done.push(item.key),
             Outcome::Dropped => {
-                self.attempts.done.push(key);
+                self.attempts.done.push(item.key);
                 self.is_dropped = true;
             }
             Outcome::Refused(failure) | Outcome::Split(failure) => {
-                self.attempts.refused.push((key, failure));
+                // The first one decides; the others need not be told of.
+                let trace = self.attempts.refused.is_empty().then(|| carrier.trace(&item));
+                self.attempts.refused.push((item.key, Failure { trace, ..failure }));
             }
-            Outcome::Failed(_) | Outcome::Unauthorized(_) => self.note_failed(outcome),
+            Outcome::Failed(_) | Outcome::Unauthorized(_) => {
+                self.note_failed(Failed { outcome, item, carrier: carrier.clone() });
+            }
         }
     }
 
     /// Of several failures, bad credentials count, else the first.
-    fn note_failed(&mut self, outcome: Outcome) {
-        let is_worse = matches!(outcome, Outcome::Unauthorized(_));
+    fn note_failed(&mut self, failed: Failed) {
+        let is_worse = matches!(failed.outcome, Outcome::Unauthorized(_));
         if is_worse || self.failed.is_none() {
-            self.failed = Some(outcome);
+            self.failed = Some(Box::new(failed));
         }
     }
 
@@ -100,25 +125,35 @@ impl Progress {
         if self.outstanding > 0 {
             return Next::Wait;
         }
-        if let Some(outcome) = self.failed.take() {
-            return Next::Settle(self.try_again(&outcome, policy, now, jitter));
+        if let Some(failed) = self.failed.take() {
+            return Next::Settle(self.try_again(&failed, policy, now, jitter));
         }
         if self.is_stale {
             return Next::Reconsider(self.delivery());
         }
         if let Some(items) = self.steps.pop_front() {
             self.outstanding = items.len();
+            self.attempts.first_at.get_or_insert(now);
             return Next::Send(items);
         }
         let verdict = self.final_verdict();
         Next::Settle(self.settle(verdict))
     }
 
-    fn try_again(&mut self, outcome: &Outcome, policy: &RetryPolicy, now: Timestamp, jitter: f64) -> Settlement {
+    /// It goes back to the queue untried.
+    #[must_use]
+    pub fn hold_back(&self, until: Timestamp) -> Settlement {
+        self.settle(Verdict::HeldBack(until))
+    }
+
+    fn try_again(&mut self, failed: &Failed, policy: &RetryPolicy, now: Timestamp, jitter: f64) -> Settlement {
         let attempts = &mut self.attempts;
         attempts.count += 1;
-        let verdict = retry::decide(outcome, attempts, policy, now, jitter);
-        if matches!(outcome, Outcome::Unauthorized(_)) {
+        let mut verdict = retry::decide(&failed.outcome, attempts, policy, now, jitter);
+        if let Verdict::Dead(failure) = &mut verdict {
+            failure.trace = Some(failed.carrier.trace(&failed.item));
+        }
+        if matches!(failed.outcome, Outcome::Unauthorized(_)) {
             // Its patience begins anew when we are let in.
             (attempts.count, attempts.first_at) = (0, None);
         }
@@ -142,8 +177,25 @@ impl Progress {
 
     /// The event as it would be read again.
     fn delivery(&self) -> Delivery {
-        let entry = Arc::new(Entry::new(self.offset, self.event.clone()));
-        Delivery { entry, attempts: self.attempts.clone() }
+        Delivery { entry: Arc::new(self.entry()), attempts: self.attempts.clone() }
+    }
+
+    /// The event at its place.
+    #[must_use]
+    pub fn entry(&self) -> Entry {
+        Entry::new(self.offset, self.event.clone(), None)
+    }
+}
+
+// === impl Carrier ===
+
+impl Carrier {
+    /// What a dead letter is to tell of an item.
+    fn trace(&self, item: &Item) -> Box<Trace> {
+        Box::new(match self.items {
+            Some(items) => self.destination.trace_item(item, items),
+            None => self.destination.trace(self.destination.rules[item.rule].place.clone()),
+        })
     }
 }
 

@@ -9,8 +9,10 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::progress::{Next, Progress};
+use super::order::{Key, Move, Order, Room};
+use super::progress::{Carrier, Next, Progress};
 use super::{Generation, Status, Stop};
 use crate::attempt::{Attempts, DestinationName, Failure, Outcome, Reason, Verdict};
 use crate::clock::Clock;
@@ -29,6 +31,10 @@ pub struct Worker {
     current: Option<Current>,
     /// Events it holds, by their place in the log.
     held: BTreeMap<Offset, Progress>,
+    /// Whose turn it is, for a destination with `order_by`.
+    order: Order,
+    /// Since when there has been no room to park what one more read may find.
+    crowded_since: Option<Timestamp>,
     /// Events whose destination is not in force just now.
     parked: Vec<Delivery>,
     held_bytes: usize,
@@ -58,6 +64,16 @@ struct Sent {
     generation: Generation,
     batch: Batch<Offset>,
     reply: Reply,
+    /// How long it was out; `None`: it could not even be made.
+    took: Option<Duration>,
+}
+
+/// What the rules make of an event.
+struct Look {
+    /// `None`: no rule wants it.
+    items: Option<Vec<Item>>,
+    /// Whose turn it waits for; `None`: nobody's.
+    key: Option<Key>,
 }
 
 /// Events handed out by one read: few enough that a read's rendering never holds the thread for long.
@@ -74,6 +90,13 @@ const HELD_EVENTS_MIN: usize = 1000;
 
 /// After the first new event, others are let come: to wake for each one alone would cost more than to deliver it.
 const GATHER: Duration = Duration::from_millis(1);
+
+/// Events that wait in the queue and are looked at together, for their keys.
+const LEARNED_EVENTS_MAX: usize = 1000;
+
+/// Events are not read faster than those of their keys go, but for no longer than this: then somebody is stuck, and must
+/// not hold up others. What finds no room behind the one that is stuck comes again after as long.
+const CROWDED_MAX: SignedDuration = SignedDuration::from_secs(1);
 
 /// How often dead letters are told of.
 const DEAD_LETTERS_PAUSE: SignedDuration = SignedDuration::from_secs(10);
@@ -107,6 +130,8 @@ impl Worker {
             statuses,
             current: None,
             held: BTreeMap::new(),
+            order: Order::default(),
+            crowded_since: None,
             parked: Vec::new(),
             held_bytes: 0,
             ready: VecDeque::new(),
@@ -133,6 +158,7 @@ impl Worker {
             if self.is_finished() {
                 return;
             }
+            self.note_crowd(self.clock.now());
             self.publish();
             match self.wake(changed, &stop).await {
                 Wake::Sent(sent) => self.conclude(*sent).await,
@@ -149,8 +175,9 @@ impl Worker {
     fn is_finished(&self) -> bool {
         let is_resting = self.health.rest().is_some();
         let has_nothing_to_send = self.in_flight.is_empty() && (self.ready.is_empty() || is_resting);
-        let is_drained = !self.is_draining || self.is_caught_up || is_resting || self.current.is_none();
-        self.is_stopping && has_nothing_to_send && is_drained
+        let is_read = || self.is_caught_up && !self.will_soon_read();
+        let is_drained = || !self.is_draining || is_resting || self.current.is_none() || is_read();
+        self.is_stopping && has_nothing_to_send && is_drained()
     }
 
     async fn wake(&mut self, changed: BoxFuture<'_, ()>, stop: &Stop) -> Wake {
@@ -196,7 +223,7 @@ impl Worker {
         let due = self.can_read().then(|| self.queue.next_due(&self.name)).flatten();
         let slot = (!self.ready.is_empty() && self.in_flight.len() < self.concurrency()).then_some(self.next_slot);
         match self.health.rest() {
-            None => [batch, due, slot].into_iter().flatten().min(),
+            None => [batch, due, slot, self.looks_further_at()].into_iter().flatten().min(),
             // The probe is out: its reply wakes us.
             Some(_) if !self.in_flight.is_empty() => None,
             Some(rest) if rest.until > self.clock.now() => Some(rest.until),
@@ -205,14 +232,15 @@ impl Worker {
     }
 
     fn publish(&self) {
-        let status = Status {
-            requests_in_flight: self.in_flight.len(),
-            batches_ready: self.ready.len(),
-            events_in_hand: (self.held.len() + self.parked.len()) as u64,
-            rest: self.health.rest().cloned(),
-            last_failure: self.last_failure.clone(),
-        };
         self.statuses.send_if_modified(|current| {
+            let status = Status {
+                requests_in_flight: self.in_flight.len(),
+                batches_ready: self.ready.len(),
+                events_in_hand: (self.held.len() + self.parked.len()) as u64,
+                rest: self.health.rest().cloned(),
+                last_failure: self.last_failure.clone(),
+                tally: current.tally,
+            };
             let is_new = *current != status;
             *current = status;
             is_new
@@ -236,7 +264,7 @@ impl Worker {
         let may_probe = self.health.rest().is_none_or(|rest| {
             rest.until <= self.clock.now() && self.held.is_empty() && self.ready.is_empty() && self.in_flight.is_empty()
         });
-        self.has_room(destination) && may_probe
+        self.has_room(destination) && may_probe && self.may_look_further()
     }
 
     fn has_room(&self, destination: &Destination) -> bool {
@@ -245,6 +273,7 @@ impl Worker {
 
     async fn read(&mut self) {
         let now = self.clock.now();
+        self.note_crowd(now);
         if self.can_read() && !self.must_not_read() {
             let waiting_max = self.destination().map_or(0, |destination| destination.waiting_max);
             let limit = ReadLimit { events_max: READ_EVENTS_MAX, bytes_max: READ_BYTES_MAX, waiting_max };
@@ -256,8 +285,9 @@ impl Worker {
         // Batches that wait for company must not keep others from being read.
         let is_full = self.destination().is_some_and(|destination| !self.has_room(destination));
         let wants_probe = self.health.rest().is_some_and(|rest| rest.until <= now) && self.ready.is_empty();
+        let holds_up = self.holds_up_others();
         if let Some(current) = &mut self.current {
-            let flush = is_ending || is_full || wants_probe;
+            let flush = is_ending || is_full || wants_probe || holds_up;
             self.ready.extend(if flush { current.packer.flush() } else { current.packer.due(now) });
         }
     }
@@ -267,7 +297,10 @@ impl Worker {
         self.is_stopping && !self.is_draining
     }
 
-    async fn take_up(&mut self, deliveries: Vec<Delivery>, now: Timestamp) {
+    async fn take_up(&mut self, mut deliveries: Vec<Delivery>, now: Timestamp) {
+        if self.is_ordered() {
+            deliveries.sort_by_key(|delivery| delivery.entry.offset);
+        }
         let mut settlements = Vec::new();
         for delivery in deliveries {
             self.consider(delivery, now, &mut settlements);
@@ -278,18 +311,33 @@ impl Worker {
     /// Runs the rules on one event.
     fn consider(&mut self, delivery: Delivery, now: Timestamp, settlements: &mut Vec<Settlement>) {
         let Some(destination) = self.destination().cloned() else { return self.parked.push(delivery) };
-        match items_of(&destination, &delivery.entry, now) {
+        match look(&destination, &delivery.entry, now) {
             // One that was delivered in part, under rules that wanted it, is no longer one that no rule wants.
-            Ok(None) if delivery.attempts.is_untouched() => settlements.push(settlement(delivery, Verdict::Filtered)),
-            Ok(items) => {
-                let items = items.unwrap_or_default();
-                let offset = delivery.entry.offset;
-                let progress = Progress::new(delivery, items, now);
-                self.held_bytes += progress.size_bytes();
-                self.held.insert(offset, progress);
-                self.go_on(offset, now, settlements);
+            Ok(Look { items: None, .. }) if delivery.attempts.is_untouched() => {
+                settlements.push(settlement(delivery, Verdict::Filtered));
             }
+            Ok(Look { items, key }) => self.hold(delivery, items.unwrap_or_default(), key, now, settlements),
             Err(failure) => settlements.push(settlement(delivery, Verdict::Dead(failure))),
+        }
+    }
+
+    /// Takes an event in hand, and lets it go on if nobody of its key is before it.
+    fn hold(
+        &mut self,
+        delivery: Delivery,
+        items: Vec<Item>,
+        key: Option<Key>,
+        now: Timestamp,
+        settlements: &mut Vec<Settlement>,
+    ) {
+        let offset = delivery.entry.offset;
+        let progress = Progress::new(delivery, items);
+        let size_bytes = progress.size_bytes();
+        self.held_bytes += size_bytes;
+        self.held.insert(offset, progress);
+        match key {
+            Some(key) => self.order.ask(offset, key, size_bytes, self.parking()),
+            None => self.go_on(offset, now, settlements),
         }
     }
 
@@ -323,10 +371,18 @@ impl Worker {
         }
     }
 
-    async fn settle(&mut self, settlements: Vec<Settlement>, now: Timestamp) {
-        if !settlements.is_empty() {
-            self.tell_of_dead(&settlements, now);
-            self.queue.settle(&self.name, settlements, now).await;
+    /// Settles, and does what that means for others of the same key, until nothing moves.
+    async fn settle(&mut self, mut settlements: Vec<Settlement>, now: Timestamp) {
+        loop {
+            if !settlements.is_empty() {
+                self.tell_of_dead(&settlements, now);
+                self.note_settled(&settlements);
+                self.queue.settle(&self.name, settlements, now).await;
+            }
+            settlements = self.keep_order(now);
+            if settlements.is_empty() {
+                return;
+            }
         }
     }
 
@@ -347,18 +403,154 @@ fn settlement(delivery: Delivery, verdict: Verdict) -> Settlement {
     Settlement { offset: entry.offset, verdict, attempts: Attempts { count: attempts.count + 1, ..attempts } }
 }
 
-/// The items of an event; `None` when no rule wants it. A panic in a rule is that event's fault alone.
-fn items_of(destination: &Destination, entry: &Entry, now: Timestamp) -> Result<Option<Vec<Item>>, Failure> {
-    let message = entry.message().ok_or_else(|| Failure::new(Reason::Unreadable, "the stored text is damaged"))?;
-    let run = || -> Result<Option<Vec<Item>>, RuleError> {
-        let Some(matches) = destination.select(message, now)? else { return Ok(None) };
+/// The items of an event; `None` when no rule wants it.
+pub(crate) fn items_of(destination: &Destination, entry: &Entry, now: Timestamp) -> Result<Option<Vec<Item>>, Failure> {
+    look(destination, entry, now).map(|look| look.items)
+}
+
+/// What the rules make of an event. A panic in a rule is that event's fault alone.
+fn look(destination: &Destination, entry: &Entry, now: Timestamp) -> Result<Look, Failure> {
+    let failed = |rule, reason, detail: &str| {
+        let trace = Some(Box::new(destination.trace(rule)));
+        Failure { trace, ..Failure::new(reason, detail) }
+    };
+    let message = entry.message().ok_or_else(|| failed(None, Reason::Unreadable, "the stored text is damaged"))?;
+    let run = || -> Result<Look, RuleError> {
+        let Some(matches) = destination.select(message, now)? else { return Ok(Look { items: None, key: None }) };
         let items = destination.render(&matches, &entry.event.message_id)?;
-        Ok((!items.is_empty()).then_some(items))
+        let key = destination.order_key(message, now)?.as_deref().map(Key::from);
+        Ok(Look { items: (!items.is_empty()).then_some(items), key })
     };
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|error| Failure::new(Reason::Mapping, error.to_string())),
-        Err(_) => Err(Failure::new(Reason::Mapping, "a rule panicked; this is a bug in libroseg")),
+        Ok(result) => result.map_err(|error| failed(error.rule.clone(), Reason::Mapping, &error.to_string())),
+        Err(_) => Err(failed(None, Reason::Mapping, "a rule panicked; this is a bug in libroseg")),
     }
+}
+
+// === keeping order: one event of a key at a time ===
+
+impl Worker {
+    fn is_ordered(&self) -> bool {
+        self.destination().is_some_and(|destination| destination.order_by.is_some())
+    }
+
+    /// What may be held of events that wait for their turn; the rest is for those whose turn it is.
+    fn parking(&self) -> Room {
+        let events_max = self.destination().map_or(0, |destination| destination.held_events_max());
+        Room { events: events_max / 2, bytes: HELD_BYTES_MAX / 2 }
+    }
+
+    /// Whether batches that wait for company hold up others that wait for their turn, and nobody else is coming.
+    fn holds_up_others(&self) -> bool {
+        self.order.has_parked() && (self.is_caught_up || self.is_crowded())
+    }
+
+    /// Whether one more read may find more than there is room to park.
+    fn is_crowded(&self) -> bool {
+        let read = Room { events: READ_EVENTS_MAX, bytes: READ_BYTES_MAX };
+        self.order.has_parked() && self.order.is_crowded(read, self.parking())
+    }
+
+    /// Takes note of since when it is.
+    fn note_crowd(&mut self, now: Timestamp) {
+        self.crowded_since = self.is_crowded().then(|| self.crowded_since.unwrap_or(now));
+    }
+
+    /// Whether events may be read that would find no room: those that are parked do not move, and nobody else is ready.
+    fn may_look_further(&self) -> bool {
+        let is_stuck = |since: Timestamp| since + CROWDED_MAX <= self.clock.now() && self.ready.is_empty();
+        !self.is_crowded() || self.crowded_since.is_some_and(is_stuck)
+    }
+
+    /// When that will be so, if nobody moves until then.
+    fn looks_further_at(&self) -> Option<Timestamp> {
+        let at = self.crowded_since.filter(|_| self.is_crowded())? + CROWDED_MAX;
+        (at > self.clock.now()).then_some(at)
+    }
+
+    /// Whether events that found no room behind others of their key are about to come again.
+    fn will_soon_read(&self) -> bool {
+        let soon = self.clock.now() + CROWDED_MAX;
+        self.is_ordered() && self.queue.next_due(&self.name).is_some_and(|due| due <= soon)
+    }
+
+    /// Tells the order what becomes of events.
+    fn note_settled(&mut self, settlements: &[Settlement]) {
+        for Settlement { offset, verdict, .. } in settlements {
+            match verdict {
+                Verdict::RetryAt(..) | Verdict::HeldBack(_) => self.order.waits(*offset),
+                Verdict::Delivered | Verdict::Filtered | Verdict::Dropped | Verdict::Dead(_) => {
+                    self.order.is_over(*offset);
+                }
+            }
+        }
+    }
+
+    /// Lets go whose turn it is, and answers with those that are to wait in the queue.
+    fn keep_order(&mut self, now: Timestamp) -> Vec<Settlement> {
+        let mut settlements = Vec::new();
+        // Those that go back just now, which the queue does not know of yet.
+        let mut dues = BTreeMap::new();
+        for moved in self.order.moves() {
+            match moved {
+                // It stays in the queue, as what has not been read.
+                Move::Go(_) if self.must_not_read() => {}
+                Move::Go(offset) => self.go_on(offset, now, &mut settlements),
+                Move::Back { offset, behind } => {
+                    let head = behind.and_then(|head| dues.get(&head).copied());
+                    let until = head.unwrap_or_else(|| self.due_behind(behind, now));
+                    dues.insert(offset, until);
+                    settlements.extend(self.held.get(&offset).map(|progress| progress.hold_back(until)));
+                    self.forget(offset);
+                }
+            }
+        }
+        settlements
+    }
+
+    /// When an event is to come again that has this one before it.
+    fn due_behind(&mut self, head: Option<Offset>, now: Timestamp) -> Timestamp {
+        let Some(head) = head else { return now + CROWDED_MAX };
+        let Some(due) = self.queue.due(&self.name, head) else {
+            // It was damaged in storage, and skipped.
+            self.order.is_over(head);
+            return now + CROWDED_MAX;
+        };
+        due.max(now)
+    }
+
+    /// Learns the keys of events that were there before these rules: those that are out, and those that wait.
+    async fn learn_order(&mut self, now: Timestamp) {
+        self.order = Order::default();
+        let Some(destination) = self.destination().filter(|destination| destination.order_by.is_some()).cloned() else {
+            return;
+        };
+        for (offset, progress) in self.held.iter().filter(|(_, progress)| progress.is_out()) {
+            if let Some(key) = key_of(&destination, &progress.entry(), now) {
+                self.order.learn_on_its_way(*offset, key);
+            }
+        }
+        let limit = ReadLimit { events_max: LEARNED_EVENTS_MAX, bytes_max: READ_BYTES_MAX, waiting_max: usize::MAX };
+        let mut after = None;
+        loop {
+            let entries = self.queue.waiting(&self.name, after, limit).await;
+            let Some(last) = entries.last() else { return };
+            after = Some(last.offset);
+            for entry in &entries {
+                if let Some(key) = key_of(&destination, entry, now) {
+                    self.order.learn_waiting(entry.offset, key);
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// The key of an event; one on which `order_by` fails has none, and is a dead letter when it is looked at.
+fn key_of(destination: &Destination, entry: &Entry, now: Timestamp) -> Option<Key> {
+    let message = entry.message()?;
+    let key = catch_unwind(AssertUnwindSafe(|| destination.order_key(message, now)));
+    key.ok()?.ok()?.as_deref().map(Key::from)
 }
 
 // === sending: batches → requests → replies → verdicts ===
@@ -374,15 +566,16 @@ impl Worker {
                     self.next_slot = next_slot(self.next_slot, &generation.destination, now);
                     self.in_flight.push(
                         async move {
+                            let begun = Instant::now();
                             let reply = generation.sink.send(request, now).await;
-                            Sent { generation, batch, reply }
+                            Sent { generation, batch, reply, took: Some(begun.elapsed()) }
                         }
                         .boxed(),
                     );
                 }
                 Err(error) => {
                     let reply = Reply::Unsendable(Failure::new(Reason::Mapping, error.to_string()));
-                    Box::pin(self.conclude(Sent { generation, batch, reply })).await;
+                    Box::pin(self.conclude(Sent { generation, batch, reply, took: None })).await;
                 }
             }
         }
@@ -394,8 +587,11 @@ impl Worker {
     }
 
     async fn conclude(&mut self, sent: Sent) {
-        let Sent { generation, batch, reply } = sent;
+        let Sent { generation, batch, reply, took } = sent;
         let now = self.clock.now();
+        let was_sent = !matches!(reply, Reply::Unsendable(_));
+        let carrier =
+            Carrier { destination: Arc::clone(&generation.destination), items: was_sent.then_some(batch.items.len()) };
         let outcomes = generation.destination.judge(&reply, batch.items.len(), now);
         self.note_health(&generation, &outcomes, now);
         let (to_halve, others): (Vec<_>, Vec<_>) =
@@ -407,20 +603,37 @@ impl Worker {
         } else {
             to_halve.iter().map(|((_, offset), _)| *offset).collect()
         };
+        let too_large = to_halve.len();
         let alone = if again.is_empty() { self.halve(to_halve, batch.opened_at) } else { Vec::new() };
+        let split = too_large - alone.len();
+        let judged: Vec<_> = alone.into_iter().chain(others).collect();
+        self.tally(took, split, judged.iter().map(|(_, outcome)| outcome));
         for offset in again {
             if let Some(progress) = self.held.get_mut(&offset) {
                 progress.take_back(1);
                 self.go_on(offset, now, &mut settlements);
             }
         }
-        for ((item, offset), outcome) in alone.into_iter().chain(others) {
+        for ((item, offset), outcome) in judged {
             if let Some(progress) = self.held.get_mut(&offset) {
-                progress.note(item.key, outcome);
+                progress.note(item, outcome, &carrier);
                 self.go_on(offset, now, &mut settlements);
             }
         }
         self.settle(settlements, now).await;
+    }
+
+    /// Counts a request and what came of it, where a panic of this worker leaves it standing.
+    fn tally<'a>(&self, took: Option<Duration>, split: usize, outcomes: impl Iterator<Item = &'a Outcome>) {
+        self.statuses.send_if_modified(|Status { tally, .. }| {
+            if let Some(took) = took {
+                tally.note_request(took);
+            }
+            tally.split += split as u64;
+            outcomes.for_each(|outcome| tally.note_item(outcome));
+            // Whoever wants to know asks.
+            false
+        });
     }
 
     fn is_current(&self, generation: &Generation) -> bool {
@@ -497,11 +710,15 @@ impl Worker {
             newest.map(|generation| Current { packer: Packer::new(Arc::clone(&generation.destination)), generation });
         self.health.reset();
         self.is_caught_up = false;
+        self.learn_order(now).await;
         let mut settlements = Vec::new();
-        for delivery in std::mem::take(&mut self.parked) {
+        // What is held from here on waits for its turn.
+        let offsets: Vec<Offset> = self.held.keys().copied().collect();
+        let mut parked = std::mem::take(&mut self.parked);
+        parked.sort_by_key(|delivery| delivery.entry.offset);
+        for delivery in parked {
             self.consider(delivery, now, &mut settlements);
         }
-        let offsets: Vec<Offset> = self.held.keys().copied().collect();
         for offset in offsets {
             self.go_on(offset, now, &mut settlements);
         }
@@ -528,5 +745,31 @@ impl Destination {
     fn held_events_max(&self) -> usize {
         let batch = self.rules.iter().filter_map(|rule| rule.batch.as_ref()).map(|batch| batch.events_max).max();
         batch.unwrap_or(1).saturating_mul(self.limit.concurrency + 1).max(HELD_EVENTS_MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deliver::Tally;
+    use crate::queue::memory::Memory;
+
+    #[tokio::test]
+    async fn a_worker_that_is_started_again_counts_on() {
+        let tally = Tally { requests: 3, delivered: 7, ..Tally::default() };
+        let (statuses, status) = watch::channel(Status { tally, ..Status::default() });
+        let (_generation, generations) = watch::channel(None);
+        let worker = Worker::new(
+            "a".into(),
+            Arc::new(Memory::new(1, crate::queue::dedup::Dedup::default())),
+            Clock::system(),
+            generations,
+            statuses,
+        );
+        worker.tally(Some(Duration::from_secs(1)), 2, [Outcome::Delivered, Outcome::Dropped].iter());
+        worker.publish();
+        let expected =
+            Tally { requests: 4, request_time: Duration::from_secs(1), delivered: 8, dropped: 1, split: 2, ..tally };
+        assert_eq!(status.borrow().tally, expected);
     }
 }

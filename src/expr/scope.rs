@@ -83,20 +83,16 @@ static NULL: LazyLock<Arc<Json>> = LazyLock::new(|| Arc::new(Json::Null));
 
 // === impl Names ===
 
-/// A variable's value shorter than this is no secret: `true`, `8080`, `eu`.
-const SECRET_CHARS_MIN: usize = 8;
-
 impl Names {
-    /// The text with every value of a variable or a secret's file replaced, so that it may be logged and kept.
-    #[must_use]
-    pub fn redact(&self, text: &str) -> String {
-        let maps = [&self.env, &self.files];
-        let secrets =
-            maps.into_iter().flat_map(|map| map.try_iter().into_iter().flatten().map(|key| map.get_item(&key)));
-        secrets.filter_map(Result::ok).fold(text.to_owned(), |text, secret| match secret.as_str().map(str::trim) {
-            Some(secret) if secret.len() >= SECRET_CHARS_MIN => text.replace(secret, "[secret]"),
-            Some(_) | None => text,
-        })
+    /// The values of variables and the contents of secrets' files, without white space around them: what must not be
+    /// told.
+    pub fn secrets(&self) -> impl Iterator<Item = String> {
+        let values = |map: &Value| -> Vec<Value> {
+            let keys = map.try_iter().into_iter().flatten();
+            keys.filter_map(|key| map.get_item(&key).ok()).collect()
+        };
+        let all = [&self.env, &self.files].into_iter().flat_map(values);
+        all.filter_map(|value| value.as_str().map(|text| text.trim().to_owned()))
     }
 }
 

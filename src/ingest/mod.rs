@@ -72,12 +72,17 @@ pub struct Handed {
     pub clock: Clock,
     /// What `/ready` shows.
     pub readiness: Readiness,
+    /// What `/metrics` shows.
+    pub metrics: Scrape,
     /// Once cancelled, requests hear `503` and their connections close.
     pub closing: CancellationToken,
 }
 
 /// What `/ready` shows: an object whose `ready` decides between `200` and `503`. It is public, so it holds no secret.
 pub type Readiness = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// What `/metrics` shows: `OpenMetrics` text, with what the door counted in it. It is public, so it holds no secret.
+pub type Scrape = Arc<dyn Fn(Counts) -> String + Send + Sync>;
 
 /// What can be set about the door itself.
 pub struct Settings {
@@ -91,6 +96,17 @@ pub struct Settings {
     pub trusted: Box<Trusted>,
     /// The browser SDK, if it is served here.
     pub script: Option<Script>,
+    /// Whether [`router`] answers `/metrics`; [`watch_router`] always does.
+    pub shows_metrics: bool,
+}
+
+/// Which listener a request came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// The one for everybody.
+    Front,
+    /// The one for those who watch us.
+    Watch,
 }
 
 // === impl Settings ===
@@ -104,6 +120,7 @@ impl Default for Settings {
             cors_origins: Vec::new(),
             trusted: Box::new(|_| false),
             script: None,
+            shows_metrics: true,
         }
     }
 }
@@ -114,13 +131,18 @@ impl Default for Settings {
 ///
 /// The paths are told apart by a table of our own, because axum's would see `//v1/batch` and `/v1/import/` as strangers.
 pub fn router(door: Arc<Door>) -> Router {
-    Router::new().fallback(serve_request).with_state(door)
+    Router::new().fallback(serve_request).with_state((door, Side::Front))
 }
 
-async fn serve_request(State(door): State<Arc<Door>>, request: Request<Body>) -> Response<Body> {
+/// `/metrics`, `/health` and `/ready` alone, for a listener that senders do not reach.
+pub fn watch_router(door: Arc<Door>) -> Router {
+    Router::new().fallback(serve_request).with_state((door, Side::Watch))
+}
+
+async fn serve_request(State((door, side)): State<(Arc<Door>, Side)>, request: Request<Body>) -> Response<Body> {
     let received_at = door.handed.clock.now();
     let (head, body) = request.into_parts();
-    let answer = AssertUnwindSafe(door.answer(&head, body, received_at)).catch_unwind().await;
+    let answer = AssertUnwindSafe(door.answer(side, &head, body, received_at)).catch_unwind().await;
     let reply = answer.unwrap_or_else(|_| {
         // The panic's own message went to the panic hook; the path may hold a write key.
         tracing::error!(route = ?Route::of(head.uri.path()).map(Route::methods), "answering a request panicked");
@@ -154,15 +176,16 @@ impl Door {
         &self.bodies
     }
 
-    async fn answer(&self, head: &Parts, body: Body, received_at: Timestamp) -> Reply {
-        let Some(route) = Route::of(head.uri.path()) else { return Reply::NotFound };
+    async fn answer(&self, side: Side, head: &Parts, body: Body, received_at: Timestamp) -> Reply {
+        let route = Route::of(head.uri.path()).filter(|route| self.is_at(*route, side));
+        let Some(route) = route else { return Reply::NotFound };
         if head.method == Method::OPTIONS {
             return Reply::Options(route.methods());
         }
         if !route.takes(&head.method) {
             return Reply::WrongMethod(route.methods());
         }
-        if self.handed.closing.is_cancelled() && !route.answers_while_closing() {
+        if self.handed.closing.is_cancelled() && !route.is_for_watchers() {
             return Reply::Closing;
         }
         match route {
@@ -174,6 +197,15 @@ impl Door {
             Route::ScriptBundle { name } => self.script_bundle(name).await,
             Route::Health => Reply::Json(json!({"status": "ok"})),
             Route::Ready => self.readiness(),
+            Route::Metrics => Reply::Metrics((self.handed.metrics)(self.counters.snapshot())),
+        }
+    }
+
+    /// Whether a listener has this path.
+    fn is_at(&self, route: Route<'_>, side: Side) -> bool {
+        match side {
+            Side::Front => route != Route::Metrics || self.settings.shows_metrics,
+            Side::Watch => route.is_for_watchers(),
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) enum Reply {
         /// All of it.
         state: Value,
     },
+    /// Numbers for a collector.
+    Metrics(String),
     /// What this path takes.
     Options(&'static str),
 
@@ -69,6 +71,11 @@ const ACK: HeaderName = HeaderName::from_static("x-libroseg-ack");
 const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// What the text of `/metrics` is
+/// (<https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md#overall-structure>, read
+/// 2026-11-23). Prometheus reads it since 2.5.
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 // Seconds. A full queue empties at the speed of its destinations; storage and another process are back sooner. SDKs cap
@@ -94,6 +101,7 @@ impl Reply {
             Self::Json(value) => json(StatusCode::OK, value.to_string()),
             Self::Script(bytes) => script(bytes),
             Self::Readiness { ready, state } => readiness(ready, &state),
+            Self::Metrics(text) => metrics(text),
             Self::Options(methods) => allowing(with_status(StatusCode::NO_CONTENT, Body::empty()), methods),
 
             Self::Rejected(rejection) => json(StatusCode::BAD_REQUEST, reply::rejection(&rejection)),
@@ -199,6 +207,13 @@ fn script(bytes: Bytes) -> Response<Body> {
 fn readiness(ready: bool, state: &Value) -> Response<Body> {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = json(status, state.to_string());
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response
+}
+
+fn metrics(text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, OPEN_METRICS);
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     response
 }

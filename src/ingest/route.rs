@@ -31,8 +31,10 @@ pub(super) enum Route<'a> {
     },
     /// Whether the process serves.
     Health,
-    /// Whether it would take events.
+    /// Whether it should be sent requests, and how everything is.
     Ready,
+    /// Numbers for a collector.
+    Metrics,
 }
 
 /// The pieces of the longest path we know.
@@ -76,6 +78,7 @@ impl<'a> Route<'a> {
             ["analytics-next", "bundles", name] => Self::ScriptBundle { name },
             ["health"] => Self::Health,
             ["ready"] => Self::Ready,
+            ["metrics"] => Self::Metrics,
             _ => return None,
         };
         Some(route)
@@ -90,7 +93,8 @@ impl<'a> Route<'a> {
             | Self::Script
             | Self::ScriptBundle { .. }
             | Self::Health
-            | Self::Ready => "GET, HEAD, OPTIONS",
+            | Self::Ready
+            | Self::Metrics => "GET, HEAD, OPTIONS",
         }
     }
 
@@ -99,10 +103,10 @@ impl<'a> Route<'a> {
         self.methods().split(", ").any(|word| word == method.as_str())
     }
 
-    /// Whether it still answers while the process shuts down: those who watch us want to see it happen.
-    pub(super) const fn answers_while_closing(self) -> bool {
+    /// Whether it is for those who watch us. They want to see a shutdown happen, so it still answers then.
+    pub(super) const fn is_for_watchers(self) -> bool {
         match self {
-            Self::Health | Self::Ready => true,
+            Self::Health | Self::Ready | Self::Metrics => true,
             Self::Ingest(_)
             | Self::Pixel(_)
             | Self::SdkMetrics

@@ -116,11 +116,16 @@ impl Destination {
         let items = batch.items.iter().map(|(item, _)| item);
         let body = self.body(rule, items, now).map_err(|error| self.error(Some(rule), error))?;
         let address = &first.address;
+        let headers = self.request_headers(rule, address, body.is_some());
+        Ok(Request { method: address.method.clone(), url: address.url.clone(), headers, body, timeout: self.timeout })
+    }
+
+    pub(super) fn request_headers(&self, rule: &Rule, address: &Address, has_body: bool) -> Vec<(String, String)> {
         let mut headers = address.headers.clone();
-        if let Some(content_type) = self.content_type(rule.request.encoding, body.is_some(), &headers) {
+        if let Some(content_type) = self.content_type(rule.request.encoding, has_body, &headers) {
             headers.push(("content-type".to_owned(), content_type.to_owned()));
         }
-        Ok(Request { method: address.method.clone(), url: address.url.clone(), headers, body, timeout: self.timeout })
+        headers
     }
 
     fn content_type(&self, encoding: Encoding, has_body: bool, headers: &[(String, String)]) -> Option<&'static str> {

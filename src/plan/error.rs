@@ -10,6 +10,9 @@ use crate::expr::EvalError;
 pub struct RuleError {
     /// A path such as `destinations.crm.rules[0].body.email`.
     pub place: String,
+    /// The rule's place within the destination, as in `rules[0]`; `None` for a destination that is its own rule, or for
+    /// what concerns all of them.
+    pub rule: Option<String>,
     /// Why.
     pub error: EvalError,
 }

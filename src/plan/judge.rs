@@ -7,9 +7,10 @@ use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value as Json};
 
+use super::trace::{Secrets, searched};
 use super::{Destination, ResponseRule, Then};
 use crate::attempt::{Failure, Outcome, Reason};
-use crate::expr::{EvalError, Names, Scope};
+use crate::expr::{EvalError, Scope};
 
 /// What came back from outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,9 +32,6 @@ pub enum Reply {
     Unsendable(Failure),
 }
 
-/// Bytes of a reply's text that a failure keeps.
-const DETAIL_BYTES_MAX: usize = 4096;
-
 // === impl Destination ===
 
 impl Destination {
@@ -46,6 +44,9 @@ impl Destination {
             Reply::Unsendable(failure) => return vec![Outcome::Refused(self.redacted(failure)); items],
             Reply::Answered { status, headers, body } => (*status, headers, body),
         };
+        if self.responses.is_empty() && is_success(status) {
+            return vec![Outcome::Delivered; items];
+        }
         let failure = self.redacted(&failure(status, headers, body, now));
         let by_rules = if self.responses.is_empty() {
             None
@@ -58,15 +59,16 @@ impl Destination {
     fn judge_by_rules(&self, reply: Json, items: usize, status: u16, failure: &Failure) -> Option<Vec<Outcome>> {
         let scope = Scope::reply(&self.names, Arc::new(reply));
         let detail = format!("status {status}: {}", failure.detail);
+        let secrets = self.secrets();
         let failure = Failure { reason: Reason::Response, detail, ..failure.clone() };
-        self.responses.iter().find_map(|rule| match rule.judge(&scope, &self.names, items, &failure) {
+        self.responses.iter().find_map(|rule| match rule.judge(&scope, &secrets, items, &failure) {
             Ok(outcomes) => outcomes,
             Err(error) => Some(vec![Outcome::Failed(self.redacted(&rule_failed(&error, &failure))); items]),
         })
     }
 
     fn redacted(&self, failure: &Failure) -> Failure {
-        Failure { detail: self.names.redact(&failure.detail), ..failure.clone() }
+        Failure { detail: self.secrets().excerpt(&failure.detail), ..failure.clone() }
     }
 }
 
@@ -77,7 +79,7 @@ impl Destination {
 /// are not followed: a POST that moves is a mistake in the file.
 fn judge_status(status: u16, items: usize, failure: Failure) -> Outcome {
     match status {
-        200..=299 => Outcome::Delivered,
+        _ if is_success(status) => Outcome::Delivered,
         401 | 403 => Outcome::Unauthorized(failure),
         413 => Outcome::Split(failure),
         400 | 422 if items > 1 => Outcome::Split(failure),
@@ -86,17 +88,18 @@ fn judge_status(status: u16, items: usize, failure: Failure) -> Outcome {
     }
 }
 
+fn is_success(status: u16) -> bool {
+    (200..=299).contains(&status)
+}
+
 fn failure(status: u16, headers: &[(String, String)], body: &[u8], now: Timestamp) -> Failure {
     let retry_after = headers.iter().find(|(name, _)| name == "retry-after");
     Failure {
         reason: Reason::Status(status),
-        detail: excerpt(body),
+        detail: searched(body).trim().to_owned(),
         retry_after: retry_after.and_then(|(_, value)| parse_retry_after(value, now)),
+        trace: None,
     }
-}
-
-fn excerpt(body: &[u8]) -> String {
-    String::from_utf8_lossy(&body[..body.len().min(DETAIL_BYTES_MAX)]).trim().to_owned()
 }
 
 /// `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3); a time gone by is no wait.
@@ -128,7 +131,7 @@ impl ResponseRule {
     fn judge(
         &self,
         scope: &Scope,
-        names: &Names,
+        secrets: &Secrets,
         items: usize,
         failure: &Failure,
     ) -> Result<Option<Vec<Outcome>>, EvalError> {
@@ -150,7 +153,7 @@ impl ResponseRule {
             let scope = scope.with_item(scope.wrap(part), position);
             let index = self.index_of(&scope, position)?;
             if let Some(outcome) = outcomes.get_mut(index) {
-                let detail = names.redact(&excerpt(part.to_string().as_bytes()));
+                let detail = secrets.excerpt(&part.to_string());
                 *outcome = self.then(&scope)?.outcome(&Failure { detail, ..failure.clone() });
             }
         }

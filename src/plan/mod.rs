@@ -2,7 +2,8 @@
 //!
 //! A plan is made by `config` and only read here. Its four verbs are pure: [`Destination::select`] and
 //! [`Destination::render`] turn an event into items, [`pack::Packer`] turns items into batches within the service's
-//! limits, [`Destination::judge`] turns a reply into outcomes. Nothing here sends, sleeps or remembers.
+//! limits, [`Destination::judge`] turns a reply into outcomes. [`trace`] says what may be told of it all. Nothing here
+//! sends, sleeps or remembers.
 
 pub mod batch;
 pub mod error;
@@ -11,13 +12,14 @@ pub mod mapping;
 pub mod pack;
 pub mod render;
 pub mod select;
+pub mod trace;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::attempt::DestinationName;
+use crate::attempt::{DestinationName, Start};
 use crate::event::{Kind, SourceName};
 use crate::expr::filter::{Filter, Selection};
 use crate::expr::template::Template;
@@ -43,8 +45,19 @@ pub struct Plan {
     pub queue: QueueSettings,
     /// The destinations in force, in file order.
     pub destinations: Vec<Arc<Destination>>,
-    /// Those that are switched off, and why, as a fragment for the start-up log.
-    pub disabled: Vec<(DestinationName, String)>,
+    /// Those that are switched off.
+    pub disabled: Vec<Disabled>,
+}
+
+/// A destination that is switched off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disabled {
+    /// Its name.
+    pub name: DestinationName,
+    /// Why, as a fragment for the start-up log.
+    pub why: String,
+    /// `when_disabled = "skip"`: events that come meanwhile are not for it. Otherwise they wait.
+    pub skips: bool,
 }
 
 /// `[server]`: how to listen.
@@ -68,6 +81,22 @@ pub struct Server {
     pub shutdown_timeout: Duration,
     /// The file that `/analytics.js/v1/KEY/analytics.min.js` serves.
     pub analytics_js: Option<PathBuf>,
+    /// Where `/metrics` is served.
+    pub metrics: Metrics,
+    /// The socket that commands talk to; default: `control.sock` in the disk queue's folder.
+    pub control: Option<PathBuf>,
+}
+
+/// Where `/metrics` is served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Metrics {
+    /// Beside everything else.
+    #[default]
+    Here,
+    /// At an address of its own, such as `127.0.0.1:9090`, and not beside everything else.
+    At(String),
+    /// Nowhere.
+    Off,
 }
 
 /// Certificate and key, PEM files.
@@ -93,13 +122,27 @@ pub struct Network {
 pub struct QueueSettings {
     /// Which queue.
     pub kind: QueueKind,
-    /// Bytes of event text it may hold; beyond it the door answers `503`.
+    /// Bytes it may hold: of event text in memory, of files on disk. Beyond it the door answers `503`.
     pub size_bytes_max: u64,
+    /// The disk queue's folder.
+    pub dir: PathBuf,
+    /// How long events are kept on disk, delivered or not.
+    pub retain: Duration,
+    /// A message id that comes again within this time is not stored again; zero: every event is.
+    pub dedup_window: Duration,
+    /// So many message ids are remembered at most.
+    pub dedup_ids_max: usize,
+    /// How long dead letters are kept on disk.
+    pub letters_retain: Duration,
+    /// Bytes of dead letters kept on disk; the oldest make room.
+    pub letters_bytes_max: u64,
 }
 
 /// Which queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueKind {
+    /// On this machine's disk.
+    Disk,
     /// In this process.
     Memory,
 }
@@ -132,6 +175,10 @@ pub struct Destination {
     pub timeout: Duration,
     /// Events waiting for another try; at this bound its cursor stops.
     pub waiting_max: usize,
+    /// `order_by`: events of one key (its text) go one after another, in the order of acceptance.
+    pub order_by: Option<Template>,
+    /// Where it begins when it is new.
+    pub start: Start,
 }
 
 /// How a destination is reached.
@@ -389,14 +436,38 @@ impl Default for Server {
             connections_max: 10_000,
             shutdown_timeout: Duration::from_secs(20),
             analytics_js: None,
+            metrics: Metrics::Here,
+            control: None,
         }
     }
 }
 
 impl Default for QueueSettings {
     fn default() -> Self {
-        // A tenth of a small container's memory: some 200,000 events of 670 bytes.
-        Self { kind: QueueKind::Memory, size_bytes_max: 128 << 20 }
+        Self {
+            kind: QueueKind::Disk,
+            size_bytes_max: QueueKind::Disk.default_size_bytes_max(),
+            dir: "data/queue".into(),
+            retain: Duration::from_hours(7 * 24),
+            // Segment's own window (<https://segment.com/docs/guides/duplicate-data/>, read 2026-11-22).
+            dedup_window: Duration::from_hours(24),
+            // Some 50 bytes of memory each.
+            dedup_ids_max: 250_000,
+            letters_retain: Duration::from_hours(30 * 24),
+            letters_bytes_max: 1 << 30,
+        }
+    }
+}
+
+impl QueueKind {
+    /// What it may hold when nobody says.
+    #[must_use]
+    pub const fn default_size_bytes_max(self) -> u64 {
+        match self {
+            Self::Disk => 10_000_000_000,
+            // A tenth of a small container's memory: some 200,000 events of 670 bytes.
+            Self::Memory => 128 << 20,
+        }
     }
 }
 

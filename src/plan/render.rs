@@ -62,12 +62,13 @@ impl Destination {
 
     /// An error with its place in the file.
     pub(super) fn error(&self, rule: Option<&Rule>, error: EvalError) -> RuleError {
-        let place = match rule.and_then(|rule| rule.place.as_ref()) {
+        let rule = rule.and_then(|rule| rule.place.clone());
+        let place = match &rule {
             Some(place) => format!("destinations.{}.{place}", self.name),
             None => format!("destinations.{}", self.name),
         };
-        let message = self.names.redact(&error.message);
-        RuleError { place, error: EvalError { message, ..error } }
+        let message = self.secrets().redact(&error.message);
+        RuleError { place, rule, error: EvalError { message, ..error } }
     }
 }
 

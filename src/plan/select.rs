@@ -1,4 +1,4 @@
-//! Which rules want an event: the destination's conditions, then each rule's, in file order.
+//! Which rules want an event: the destination's conditions, then each rule's, in file order; and whose turn it waits for.
 
 use jiff::Timestamp;
 use serde_json::Value as Json;
@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use super::error::RuleError;
 use super::{Condition, Destination, Rule, Trigger};
 use crate::event::{Kind, Message};
-use crate::expr::{EvalError, Scope};
+use crate::expr::{Escape, EvalError, Scope};
 use crate::segment::consent::{self, Decision};
 
 /// The rules that want an event, and what their expressions see.
@@ -34,6 +34,20 @@ impl Destination {
         }
         let rules = self.matching_rules(&scope)?;
         Ok((!rules.is_empty()).then_some(Matches { rules, scope }))
+    }
+
+    /// The text of `order_by`; `None` when the event has none, and needs no turn.
+    ///
+    /// # Errors
+    /// When the expression fails on this event.
+    pub fn order_key(&self, message: &Message, now: Timestamp) -> Result<Option<String>, RuleError> {
+        let Some(order_by) = &self.order_by else { return Ok(None) };
+        let scope = Scope::event(&self.names, message, now);
+        let mut key = String::new();
+        order_by
+            .write_text(&scope, Escape::Plain, &mut key)
+            .map_err(|error| self.error(None, error).within("order_by"))?;
+        Ok((!key.is_empty()).then_some(key))
     }
 
     fn takes_from(&self, message: &Message) -> bool {

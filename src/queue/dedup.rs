@@ -2,15 +2,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, Hasher};
+use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::event::Event;
 
-/// The ids of the last 24 hours, as many as fit.
-#[derive(Default)]
+/// The ids of the latest events: those within a window, as many as fit.
 pub struct Dedup {
+    window: SignedDuration,
+    ids_max: usize,
     seen: HashMap<u64, u64, BuildPassOn>,
     order: VecDeque<(Timestamp, u64)>,
     hashers: [RandomState; 2],
@@ -27,21 +29,35 @@ struct PassOn(u64);
 #[derive(Clone, Copy, Default)]
 struct BuildPassOn;
 
-/// Segment's own window (<https://segment.com/docs/guides/duplicate-data/>, read 2026-11-22).
-const WINDOW: SignedDuration = SignedDuration::from_hours(24);
-
-/// Ids remembered at most, at some 50 bytes each; the oldest make room.
-const IDS_MAX: usize = 250_000;
-
 // === impl Dedup ===
 
 impl Dedup {
+    /// Nothing seen. With a window of nothing, nothing ever is.
+    #[must_use]
+    pub fn new(window: Duration, ids_max: usize) -> Self {
+        let window = SignedDuration::try_from(window).unwrap_or(SignedDuration::MAX);
+        let (seen, order) = (HashMap::default(), VecDeque::new());
+        Self { window, ids_max, seen, order, hashers: Default::default() }
+    }
+
     /// What an event is remembered by.
     #[must_use]
     pub fn print(&self, event: &Event) -> Print {
         let id = (&event.source, &event.message_id);
         let [first, second] = &self.hashers;
         Print(first.hash_one(id), second.hash_one(id))
+    }
+
+    /// How many ids it knows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether it knows none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
     }
 
     /// Whether an event of this print was stored within the window.
@@ -52,6 +68,9 @@ impl Dedup {
 
     /// Remembers an event that is stored at this time. Answers whether it was new.
     pub fn remember(&mut self, print: Print, now: Timestamp) -> bool {
+        if self.window.is_zero() {
+            return true;
+        }
         self.forget_old(now);
         let before = self.seen.insert(print.0, print.1);
         if before.is_none() {
@@ -60,9 +79,15 @@ impl Dedup {
         before != Some(print.1)
     }
 
+    /// Forgets an event that was not stored after all.
+    pub fn forget(&mut self, print: Print) {
+        // Its key stays in `order` until it is old, which does no harm.
+        self.seen.remove(&print.0);
+    }
+
     fn forget_old(&mut self, now: Timestamp) {
         while let Some((at, key)) = self.order.front() {
-            if now.duration_since(*at) < WINDOW && self.order.len() < IDS_MAX {
+            if now.duration_since(*at) < self.window && self.order.len() < self.ids_max {
                 return;
             }
             self.seen.remove(key);
@@ -93,5 +118,14 @@ impl std::hash::BuildHasher for BuildPassOn {
 
     fn build_hasher(&self) -> PassOn {
         PassOn::default()
+    }
+}
+
+// === impl Default ===
+
+impl Default for Dedup {
+    /// Off.
+    fn default() -> Self {
+        Self::new(Duration::ZERO, 0)
     }
 }

@@ -8,8 +8,13 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::dedup::{Dedup, Print};
-use super::{Ack, AppendError, Books, Delivery, Entry, Offset, Queue, ReadLimit, Settlement};
-use crate::attempt::{Attempts, DeadLetter, DestinationName, Verdict};
+use super::place::{Fate, Later, Place, Room, size_of};
+use super::recent::Recent;
+use super::{
+    Ack, AppendError, Attachment, Books, Delivery, Entry, History, LetterId, Mode, Offset, Queue, ReadLimit, Report,
+    Settlement, StorageError, Verified,
+};
+use crate::attempt::{Attempts, DeadLetter, DestinationName, Start};
 use crate::event::Event;
 
 /// A log in memory, bounded in bytes.
@@ -21,36 +26,24 @@ pub struct Memory {
 
 #[derive(Default)]
 struct State {
-    /// Events that some destination has yet to read; the first one's offset is `base`.
-    log: VecDeque<Event>,
+    /// Events that some destination has yet to read, and for whom; the first one's offset is `base`.
+    log: VecDeque<(Event, Option<DestinationName>)>,
     base: u64,
-    /// The last events as entries, so that destinations near the tail share one opened copy.
-    recent: VecDeque<Arc<Entry>>,
+    recent: Recent,
     log_bytes: u64,
     dedup: Dedup,
-    places: BTreeMap<DestinationName, Place>,
+    duplicates: u64,
+    places: BTreeMap<DestinationName, Holder>,
+    next_letter: u64,
 }
 
-/// A destination's place in the log.
-#[derive(Default)]
-struct Place {
-    is_attached: bool,
-    begin: u64,
-    cursor: u64,
-    in_hand: BTreeMap<Offset, (Event, Attempts)>,
-    later: BTreeMap<(Timestamp, Offset), (Event, Attempts)>,
+/// A destination's place and what is kept for it.
+struct Holder {
+    place: Place<Event>,
     /// Bytes of the events in hand and waiting for another try.
     kept_bytes: u64,
-    dead_letters: VecDeque<DeadLetter>,
-    dead_letters_bytes: u64,
-    delivered: u64,
-    filtered: u64,
-    dropped: u64,
-    dead: u64,
+    letters: VecDeque<(LetterId, DeadLetter)>,
 }
-
-/// Opened events kept for sharing: enough for workers that read at about the same time, few enough to stay in a cache.
-const RECENT_MAX: usize = 512;
 
 /// Bytes of dead letters kept per destination; the oldest make room. They are for people to look at, and must not fill
 /// the memory that events need.
@@ -61,8 +54,9 @@ const DEAD_LETTERS_BYTES_MAX: u64 = 16 << 20;
 impl Memory {
     /// An empty queue that holds up to so many bytes of event text.
     #[must_use]
-    pub fn new(size_bytes_max: u64) -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), size_bytes_max }
+    pub fn new(size_bytes_max: u64, dedup: Dedup) -> Self {
+        let state = State { dedup, ..State::default() };
+        Self { state: Mutex::new(state), changed: Notify::new(), size_bytes_max }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -75,20 +69,39 @@ impl Memory {
         let prints: Vec<Print> = events.iter().map(|event| state.dedup.print(event)).collect();
         let is_new = |(_, print): &(&Event, &Print)| !state.dedup.has_seen(**print);
         let new_bytes: u64 = events.iter().zip(&prints).filter(is_new).map(|(event, _)| size_of(event)).sum();
+        self.make_room(&mut state, new_bytes)?;
+        for (event, print) in events.into_iter().zip(prints) {
+            if state.dedup.remember(print, event.received_at) {
+                state.push(event, None);
+            } else {
+                state.duplicates += 1;
+            }
+        }
+        state.trim();
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    fn put_back_now(&self, destination: &DestinationName, events: Vec<Event>) -> Result<(), AppendError> {
+        let mut state = self.state();
+        self.make_room(&mut state, events.iter().map(size_of).sum())?;
+        for event in events {
+            state.push(event, Some(destination.clone()));
+        }
+        state.trim();
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    fn make_room(&self, state: &mut State, new_bytes: u64) -> Result<(), AppendError> {
         while state.size_bytes() + new_bytes > self.size_bytes_max {
             if !state.forget_a_detached_place() {
                 let size_bytes = state.size_bytes();
                 return Err(AppendError::Full { size_bytes, size_bytes_max: self.size_bytes_max });
             }
         }
-        for (event, print) in events.into_iter().zip(prints) {
-            if state.dedup.remember(print, event.received_at) {
-                state.push(event);
-            }
-        }
-        state.trim();
-        drop(state);
-        self.changed.notify_waiters();
         Ok(())
     }
 }
@@ -102,14 +115,31 @@ impl Queue for Memory {
         ready(self.append_now(events)).boxed()
     }
 
-    fn attach(&self, destinations: &[DestinationName]) -> BoxFuture<'_, ()> {
-        self.state().attach(destinations);
+    fn put_back(&self, destination: &DestinationName, events: Vec<Event>) -> BoxFuture<'_, Result<(), AppendError>> {
+        ready(self.put_back_now(destination, events)).boxed()
+    }
+
+    fn attach(&self, attachments: &[Attachment], now: Timestamp) -> BoxFuture<'_, Result<(), StorageError>> {
+        self.state().attach(attachments, now);
         self.changed.notify_waiters();
-        ready(()).boxed()
+        ready(Ok(())).boxed()
     }
 
     fn read(&self, destination: &DestinationName, limit: ReadLimit, now: Timestamp) -> BoxFuture<'_, Vec<Delivery>> {
         ready(self.state().read(destination, limit, now)).boxed()
+    }
+
+    fn waiting(
+        &self,
+        destination: &DestinationName,
+        after: Option<Offset>,
+        limit: ReadLimit,
+    ) -> BoxFuture<'_, Vec<Arc<Entry>>> {
+        let state = self.state();
+        let Some(holder) = state.places.get(destination) else { return ready(Vec::new()).boxed() };
+        let waiting = holder.place.waiting_after(after).take(limit.events_max);
+        let entries = waiting.map(|(offset, later)| Arc::new(Entry::new(offset, later.kept.clone(), None))).collect();
+        ready(entries).boxed()
     }
 
     fn changed(&self) -> BoxFuture<'_, ()> {
@@ -117,194 +147,244 @@ impl Queue for Memory {
     }
 
     fn next_due(&self, destination: &DestinationName) -> Option<Timestamp> {
-        let state = self.state();
-        let ((due, _), _) = state.places.get(destination)?.later.first_key_value()?;
-        Some(*due)
+        self.state().places.get(destination)?.place.next_due()
+    }
+
+    fn due(&self, destination: &DestinationName, offset: Offset) -> Option<Timestamp> {
+        self.state().places.get(destination)?.place.due(offset)
     }
 
     fn settle(&self, destination: &DestinationName, settlements: Vec<Settlement>, now: Timestamp) -> BoxFuture<'_, ()> {
-        if let Some(place) = self.state().places.get_mut(destination) {
-            for settlement in settlements {
-                place.settle(destination, settlement, now);
-            }
+        let mut state = self.state();
+        for settlement in settlements {
+            state.settle(destination, settlement, now);
         }
         ready(()).boxed()
     }
 
     fn release(&self, destination: &DestinationName) {
-        if let Some(place) = self.state().places.get_mut(destination) {
-            place.release();
+        if let Some(holder) = self.state().places.get_mut(destination) {
+            holder.place.release();
         }
         self.changed.notify_waiters();
     }
 
     fn books(&self, destination: &DestinationName) -> Option<Books> {
         let state = self.state();
-        Some(state.places.get(destination)?.books(state.end()))
+        Some(state.places.get(destination)?.place.books(state.recent.end()))
     }
 
-    fn dead_letters(&self, destination: &DestinationName) -> Vec<DeadLetter> {
+    fn dead_letters(
+        &self,
+        destination: &DestinationName,
+        after: Option<LetterId>,
+        letters_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(LetterId, DeadLetter)>, StorageError>> {
         let state = self.state();
-        state.places.get(destination).map_or_else(Vec::new, |place| place.dead_letters.iter().cloned().collect())
+        let letters = state.places.get(destination).into_iter().flat_map(|holder| &holder.letters);
+        let wanted = letters.filter(|(id, _)| after.is_none_or(|after| *id > after)).take(letters_max);
+        ready(Ok(wanted.cloned().collect())).boxed()
     }
 
-    fn size_bytes(&self) -> u64 {
-        self.state().size_bytes()
+    fn remove_dead_letters(
+        &self,
+        destination: &DestinationName,
+        letters: Vec<LetterId>,
+    ) -> BoxFuture<'_, Result<u64, StorageError>> {
+        let mut state = self.state();
+        let removed = state.places.get_mut(destination).map_or(0, |holder| holder.remove_letters(&letters));
+        ready(Ok(removed)).boxed()
     }
-}
 
-fn size_of(event: &Event) -> u64 {
-    event.json.len() as u64
+    fn history(&self, from: Offset, limit: ReadLimit) -> BoxFuture<'_, Result<History, StorageError>> {
+        ready(Ok(self.state().history(from, limit))).boxed()
+    }
+
+    fn offset_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Offset, StorageError>> {
+        let state = self.state();
+        let before = state.log.iter().take_while(|(event, _)| event.received_at < time).count();
+        ready(Ok(Offset(state.base + before as u64))).boxed()
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<Vec<Verified>, StorageError>> {
+        ready(Ok(Vec::new())).boxed()
+    }
+
+    fn report(&self) -> Report {
+        let state = self.state();
+        Report {
+            kind: "memory",
+            size_bytes: state.size_bytes(),
+            size_bytes_max: self.size_bytes_max,
+            first: Offset(state.base),
+            end: Offset(state.recent.end()),
+            oldest_at: state.log.front().map(|(event, _)| event.received_at),
+            dedup_ids: state.dedup.len(),
+            duplicates: state.duplicates,
+            places: state.places.iter().map(|(name, holder)| (name.clone(), holder.place.detached_at)).collect(),
+            ..Report::default()
+        }
+    }
+
+    fn tidy(&self, _now: Timestamp) -> BoxFuture<'_, ()> {
+        // Everything here is bounded in bytes, and ends with the process.
+        ready(()).boxed()
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
+        ready(Ok(())).boxed()
+    }
 }
 
 fn letter_bytes(letter: &DeadLetter) -> u64 {
-    size_of(&letter.event) + letter.failure.detail.len() as u64
+    let refused: usize = letter.attempts.refused.iter().map(|(_, failure)| failure.size_bytes()).sum();
+    size_of(&letter.event) + (letter.failure.size_bytes() + refused) as u64
 }
 
 // === impl State ===
 
 impl State {
-    fn end(&self) -> u64 {
-        self.base + self.log.len() as u64
-    }
-
     fn size_bytes(&self) -> u64 {
-        self.log_bytes + self.places.values().map(|place| place.kept_bytes).sum::<u64>()
+        self.log_bytes + self.places.values().map(|holder| holder.kept_bytes).sum::<u64>()
     }
 
-    fn push(&mut self, event: Event) {
-        if self.recent.len() == RECENT_MAX {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(Arc::new(Entry::new(Offset(self.end()), event.clone())));
+    fn push(&mut self, event: Event, only: Option<DestinationName>) {
         self.log_bytes += size_of(&event);
-        self.log.push_back(event);
+        self.recent.push(event.clone(), only.clone());
+        self.log.push_back((event, only));
     }
 
     /// Drops what every destination has read.
     fn trim(&mut self) {
-        let wanted_from = self.places.values().map(|place| place.cursor).min().unwrap_or(self.end());
+        let end = self.recent.end();
+        let wanted_from = self.places.values().map(|holder| holder.place.cursor).min().unwrap_or(end);
         while self.base < wanted_from {
-            let Some(event) = self.log.pop_front() else { break };
+            let Some((event, _)) = self.log.pop_front() else { break };
             self.log_bytes -= size_of(&event);
             self.base += 1;
         }
+        self.recent.trim(wanted_from);
     }
 
-    fn attach(&mut self, destinations: &[DestinationName]) {
-        let end = self.end();
-        for (name, place) in &mut self.places {
-            place.is_attached = destinations.contains(name);
+    fn attach(&mut self, attachments: &[Attachment], now: Timestamp) {
+        let end = self.recent.end();
+        for (name, holder) in &mut self.places {
+            let attachment = attachments.iter().find(|attachment| attachment.name == *name);
+            holder.place.set_mode(attachment.map(|attachment| attachment.mode), end, now);
         }
-        for name in destinations {
-            let new_place = || Place { is_attached: true, begin: end, cursor: end, ..Place::default() };
-            self.places.entry(name.clone()).or_insert_with(new_place);
+        for attachment in attachments.iter().filter(|attachment| attachment.mode == Mode::Active) {
+            let begin = if attachment.start == Start::Oldest { self.base } else { end };
+            let new_holder = || Holder {
+                place: Place::new(begin, end, Some(Mode::Active)),
+                kept_bytes: 0,
+                letters: VecDeque::new(),
+            };
+            self.places.entry(attachment.name.clone()).or_insert_with(new_holder);
         }
     }
 
     /// Makes room at the cost of a destination that is no longer in the file.
     fn forget_a_detached_place(&mut self) -> bool {
-        let Some(name) = self.places.iter().find(|(_, place)| !place.is_attached).map(|(name, _)| name.clone()) else {
+        let is_detached = |holder: &Holder| holder.place.mode.is_none();
+        let Some(name) = self.places.iter().find(|(_, holder)| is_detached(holder)).map(|(name, _)| name.clone())
+        else {
             return false;
         };
-        let waiting = self.places.remove(&name).map_or(0, |place| place.books(self.end()).waiting());
+        let end = self.recent.end();
+        let waiting = self.places.remove(&name).map_or(0, |holder| holder.place.books(end).waiting());
         tracing::warn!(destination.name = %name, events = waiting, "forgot the events of a removed destination: the queue is full");
         self.trim();
         true
     }
 
     fn read(&mut self, destination: &DestinationName, limit: ReadLimit, now: Timestamp) -> Vec<Delivery> {
-        let Some(mut place) = self.places.remove(destination) else { return Vec::new() };
-        let mut deliveries = Vec::new();
-        let mut bytes = 0;
-        let mut has_room = |deliveries: &Vec<Delivery>, event: &Event| {
-            bytes += event.json.len();
-            deliveries.is_empty() || (deliveries.len() < limit.events_max && bytes <= limit.bytes_max)
-        };
-        while let Some(first) = place.later.first_entry().filter(|first| first.key().0 <= now) {
-            if !has_room(&deliveries, &first.get().0) {
+        let Some(mut holder) = self.places.remove(destination) else { return Vec::new() };
+        let (place, mut deliveries) = (&mut holder.place, Vec::new());
+        let mut room = Room::new(limit);
+        let mut has_room = |size_bytes| room.takes(size_bytes);
+        let fits = |(_, _, later): &(Timestamp, Offset, &Later<Event>)| has_room(later.size_bytes);
+        let due: Vec<_> = place.all_due(now).take_while(fits).map(|(due, offset, _)| (due, offset)).collect();
+        for (due, offset) in due {
+            let Some(Later { kept: event, attempts, is_written, .. }) = place.take(due, offset) else { continue };
+            place.hand_out_again(offset, event.clone(), attempts.clone(), is_written);
+            deliveries.push(Delivery { entry: Arc::new(Entry::new(offset, event, None)), attempts });
+        }
+        let end = self.recent.end();
+        while place.later.len() < limit.waiting_max && place.has_readable(end) {
+            let Some(entry) = self.entry(place.cursor) else { break };
+            if !entry.is_for(destination) {
+                place.pass(entry.offset);
+                continue;
+            }
+            if !has_room(size_of(&entry.event)) {
                 break;
             }
-            let ((_, offset), (event, attempts)) = first.remove_entry();
-            place.in_hand.insert(offset, (event.clone(), attempts.clone()));
-            deliveries.push(Delivery { entry: Arc::new(Entry::new(offset, event)), attempts });
-        }
-        while place.later.len() < limit.waiting_max {
-            let Some(entry) = self.entry(place.cursor).filter(|entry| has_room(&deliveries, &entry.event)) else {
-                break;
-            };
-            place.cursor += 1;
-            place.kept_bytes += size_of(&entry.event);
-            place.in_hand.insert(entry.offset, (entry.event.clone(), Attempts::default()));
+            place.hand_out(entry.offset, entry.event.clone());
+            holder.kept_bytes += size_of(&entry.event);
             deliveries.push(Delivery { entry, attempts: Attempts::default() });
         }
-        self.places.insert(destination.clone(), place);
+        if place.cursor == end {
+            place.read_up_to = Some(now);
+        }
+        self.places.insert(destination.clone(), holder);
         self.trim();
         deliveries
     }
 
     fn entry(&self, offset: u64) -> Option<Arc<Entry>> {
-        let place_in = |first: u64| usize::try_from(offset.checked_sub(first)?).ok();
-        let recent_base = self.end() - self.recent.len() as u64;
-        if let Some(entry) = place_in(recent_base).and_then(|index| self.recent.get(index)) {
+        if let Some(entry) = self.recent.get(offset) {
             return Some(Arc::clone(entry));
         }
-        let event = self.log.get(place_in(self.base)?)?;
-        Some(Arc::new(Entry::new(Offset(offset), event.clone())))
+        let index = usize::try_from(offset.checked_sub(self.base)?).ok()?;
+        let (event, only) = self.log.get(index)?;
+        Some(Arc::new(Entry::new(Offset(offset), event.clone(), only.clone())))
+    }
+
+    fn history(&self, from: Offset, limit: ReadLimit) -> History {
+        let first = from.0.max(self.base);
+        let mut room = Room::new(limit);
+        let entries: Vec<Arc<Entry>> = (first..self.recent.end())
+            .map_while(|offset| self.entry(offset))
+            .take_while(|entry| room.takes(size_of(&entry.event)))
+            .collect();
+        let next = first + entries.len() as u64;
+        History { entries, next: (next < self.recent.end()).then_some(Offset(next)), damaged: 0 }
+    }
+
+    fn settle(&mut self, destination: &DestinationName, settlement: Settlement, now: Timestamp) {
+        let Some(holder) = self.places.get_mut(destination) else { return };
+        let Some(settled) = holder.place.settle(settlement) else { return };
+        if !matches!(settled.fate, Fate::Waits(_)) {
+            holder.kept_bytes -= size_of(&settled.event);
+        }
+        if let Fate::Dead(failure) = settled.fate {
+            let (event, attempts, destination) = (settled.event, settled.attempts, destination.clone());
+            holder.bury(LetterId(self.next_letter), DeadLetter { destination, event, failure, attempts, died_at: now });
+            self.next_letter += 1;
+        }
     }
 }
 
-// === impl Place ===
+// === impl Holder ===
 
-impl Place {
-    fn settle(&mut self, destination: &DestinationName, settlement: Settlement, now: Timestamp) {
-        let Settlement { offset, verdict, attempts } = settlement;
-        let Some((event, _)) = self.in_hand.remove(&offset) else { return };
-        self.kept_bytes -= size_of(&event);
-        match verdict {
-            Verdict::Delivered => self.delivered += 1,
-            Verdict::Filtered => self.filtered += 1,
-            Verdict::Dropped => self.dropped += 1,
-            Verdict::RetryAt(due, _) => self.wait(due, offset, event, attempts),
-            Verdict::Dead(failure) => {
-                let destination = destination.clone();
-                self.bury(DeadLetter { destination, event, failure, attempts, died_at: now });
-            }
+impl Holder {
+    fn bury(&mut self, id: LetterId, letter: DeadLetter) {
+        let tally = &mut self.place.tally;
+        tally.letters += 1;
+        tally.letters_bytes += letter_bytes(&letter);
+        self.letters.push_back((id, letter));
+        while tally.letters_bytes > DEAD_LETTERS_BYTES_MAX {
+            let Some((_, oldest)) = self.letters.pop_front() else { return };
+            tally.letters -= 1;
+            tally.letters_bytes -= letter_bytes(&oldest);
         }
     }
 
-    fn bury(&mut self, letter: DeadLetter) {
-        self.dead += 1;
-        self.dead_letters_bytes += letter_bytes(&letter);
-        self.dead_letters.push_back(letter);
-        while self.dead_letters_bytes > DEAD_LETTERS_BYTES_MAX {
-            let Some(oldest) = self.dead_letters.pop_front() else { return };
-            self.dead_letters_bytes -= letter_bytes(&oldest);
-        }
-    }
-
-    fn wait(&mut self, due: Timestamp, offset: Offset, event: Event, attempts: Attempts) {
-        self.kept_bytes += size_of(&event);
-        self.later.insert((due, offset), (event, attempts));
-    }
-
-    fn release(&mut self) {
-        for (offset, (event, attempts)) in std::mem::take(&mut self.in_hand) {
-            self.kept_bytes -= size_of(&event);
-            self.wait(Timestamp::MIN, offset, event, attempts);
-        }
-    }
-
-    fn books(&self, end: u64) -> Books {
-        Books {
-            accepted: end - self.begin,
-            delivered: self.delivered,
-            filtered: self.filtered,
-            dropped: self.dropped,
-            dead: self.dead,
-            behind: end - self.cursor,
-            in_hand: self.in_hand.len() as u64,
-            later: self.later.len() as u64,
-        }
+    fn remove_letters(&mut self, ids: &[LetterId]) -> u64 {
+        let before = self.letters.len() as u64;
+        self.letters.retain(|(id, _)| !ids.contains(id));
+        self.place.tally.letters = self.letters.len() as u64;
+        self.place.tally.letters_bytes = self.letters.iter().map(|(_, letter)| letter_bytes(letter)).sum();
+        before - self.place.tally.letters
     }
 }

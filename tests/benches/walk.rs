@@ -19,6 +19,7 @@ use criterion::{Criterion, Throughput, criterion_group};
 use libroseg::clock::Clock;
 use libroseg::ingest::{self, Door, Handed, Settings};
 use libroseg::queue::Queue;
+use libroseg::queue::dedup::Dedup;
 use libroseg::queue::memory::Memory;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -28,12 +29,13 @@ use support::{batch, compile, print_ratios, track};
 
 fn door() -> Router {
     let plan = compile("[sources.bench]\nwrite_keys = [\"key\"]\n[queue]\ntype = \"memory\"\n");
-    let queue: Arc<dyn Queue> = Arc::new(Memory::new(1 << 30));
+    let queue: Arc<dyn Queue> = Arc::new(Memory::new(1 << 30, Dedup::default()));
     let handed = Handed {
         queue,
         policy: Arc::new(ArcSwap::new(plan.policy)),
         clock: Clock::system(),
         readiness: Arc::new(|| serde_json::json!({ "ready": true })),
+        metrics: Arc::new(|_| String::new()),
         closing: CancellationToken::new(),
     };
     ingest::router(Arc::new(Door::new(handed, Settings::default())))

@@ -1197,8 +1197,10 @@ async fn a_late_request_on_an_open_connection_hears_that_we_close() {
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.test"));
     assert!(sender.is_closed().await);
 
-    watcher.send(&request("GET", "/health", &[], b"")).await;
-    assert_eq!(watcher.answer().await.status, 200);
+    for path in ["/health", "/metrics"] {
+        watcher.send(&request("GET", path, &[], b"")).await;
+        assert_eq!(watcher.answer().await.status, 200, "{path}");
+    }
     watcher.send(&request("GET", "/ready", &[], b"")).await;
     let ready = watcher.answer().await;
     assert_eq!((ready.status, &ready.json()["closing"]), (503, &json!(true)));

@@ -97,7 +97,7 @@ async fn a_batch_that_is_too_large_is_halved_until_the_culprit_is_found() {
     let sizes: Vec<usize> = bodies.iter().map(|body| ids(body).len()).collect();
     assert_eq!(sizes, [4, 2, 1, 1, 2]);
     assert_eq!((app.books("crm").delivered, app.books("crm").dead), (3, 1));
-    assert_eq!(app.dead_letters("crm")[0].event.message_id.as_str(), "many-0");
+    assert_eq!(app.dead_letters("crm").await[0].event.message_id.as_str(), "many-0");
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn one_bad_event_does_not_take_its_batch_along() {
         [vec!["0", "1", "2", "3"], vec!["0", "1"], vec!["2", "3"], vec!["2"], vec!["3"],]
     );
     assert_eq!((app.books("crm").delivered, app.books("crm").dead), (3, 1));
-    assert_eq!(app.dead_letters("crm")[0].event.message_id.as_str(), "many-3");
+    assert_eq!(app.dead_letters("crm").await[0].event.message_id.as_str(), "many-3");
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ then = "{{ 'retry' if item.errors[0].reason == 'backendError' else 'dead' }}"
     app.run_for(Duration::from_mins(1)).await;
     assert_eq!(ids(&fake.bodies()[1]), ["2"]);
     assert_eq!((app.books("crm").delivered, app.books("crm").dead), (3, 1));
-    let letter = &app.dead_letters("crm")[0];
+    let letter = &app.dead_letters("crm").await[0];
     assert_eq!(letter.event.message_id.as_str(), "many-1");
     assert!(letter.failure.detail.contains("invalid"), "{:?}", letter.failure);
 }

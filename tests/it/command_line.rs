@@ -1,5 +1,6 @@
 //! The command line: exit codes, streams, help.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -37,7 +38,26 @@ fn a_right_file_is_checked_with_exit_code_0() {
     {
         let output = run(folder.path(), arguments);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
-        assert_eq!(stdout(&output), "libroseg.toml: ok, 1 source, 1 destination\n");
+        let summary = "1 source, 1 destination, queue in memory: a 200 does not outlive the process";
+        assert_eq!(stdout(&output), format!("libroseg.toml: ok, {summary}\n"));
+    }
+}
+
+#[test]
+fn the_check_says_where_the_queue_is_and_what_a_200_means() {
+    let on_disk = GOOD.replace("type = \"memory\"\n", "dir = \"{{ env.QUEUE_DIR | default('here') }}\"\n");
+    for (text, folder, variables) in [
+        (GOOD.replace("[queue]\ntype = \"memory\"\n", ""), "data/queue", &[][..]),
+        (on_disk.clone(), "here", &[]),
+        (on_disk, "/var/lib/libroseg", &[("QUEUE_DIR", "/var/lib/libroseg")]),
+    ] {
+        let (home, _) = file(&text);
+        let mut command = Binary::command();
+        command.arg("--check").env_remove("QUEUE_DIR").envs(variables.iter().copied()).current_dir(home.path());
+        let output = command.output().unwrap();
+        let summary = format!("1 source, 1 destination, queue on disk ({folder}): a 200 is durable");
+        assert_eq!(stdout(&output), format!("libroseg.toml: ok, {summary}\n"));
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "a check makes no folder");
     }
 }
 

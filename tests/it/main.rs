@@ -3,18 +3,31 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod accepting;
+mod backlog;
 mod batching;
 mod check;
 mod command_line;
+mod commands;
+mod crash;
+mod damage;
+mod dead_letters;
+mod durable;
 mod examples;
+mod full_disk;
 mod isolation;
 mod mapping;
+mod metrics;
+mod ordering;
+mod power_loss;
 mod queues;
 mod readme;
 mod reload;
+mod replay;
 mod retries;
 mod rooms;
 mod sdks;
 mod serving;
 mod shutdown;
 mod support;
+mod survival;
+mod telling;

@@ -140,7 +140,7 @@ headers = {{ X-Name = "{{{{ properties.name }}}}" }}
 
     let paths: Vec<String> = crm.requests().into_iter().map(|request| request.path).collect();
     assert_eq!(paths, ["/v1/people/a%2F..%2Fb%3Fc%23d%40evil.example?name=x%26y%3D1%20%C3%A9"]);
-    let reasons: Vec<String> = app.dead_letters("crm").iter().map(|letter| letter.failure.to_string()).collect();
+    let reasons: Vec<String> = app.dead_letters("crm").await.iter().map(|letter| letter.failure.to_string()).collect();
     insta::assert_debug_snapshot!(reasons);
 }
 
@@ -258,7 +258,7 @@ email = "{{{{ traits.email | required }}}}"
     app.quiet().await;
 
     assert_eq!(crm.bodies(), [json!({ "person": { "email": "a@b.c" } })]);
-    let letters = app.dead_letters("crm");
+    let letters = app.dead_letters("crm").await;
     assert_eq!(letters.len(), 1);
     let text = letters[0].failure.to_string();
     assert!(text.starts_with("mapping: destinations.crm.body.person.email: "), "{text}");
@@ -351,7 +351,7 @@ body = {{ n = "{{{{ (properties.n or env.TOKEN) | number }}}}" }}
     app.track("u1", "Number").await;
     app.quiet().await;
 
-    let told: Vec<String> = app.dead_letters("crm").iter().map(|letter| letter.failure.to_string()).collect();
+    let told: Vec<String> = app.dead_letters("crm").await.iter().map(|letter| letter.failure.to_string()).collect();
     assert_eq!(told.len(), 2);
     assert!(told.iter().all(|text| text.contains("[secret]") && !text.contains("sesame")), "{told:?}");
 }

@@ -48,7 +48,14 @@ const README_BLOCKS: [&str; 20] = [
 ];
 
 /// The pages whose links are followed.
-const PAGES: [&str; 4] = ["README.md", "docs/config.md", "docs/delivery.md", "docs/wire-contract.md"];
+const PAGES: [&str; 6] = [
+    "README.md",
+    "docs/config.md",
+    "docs/delivery.md",
+    "docs/metrics.md",
+    "docs/operations.md",
+    "docs/wire-contract.md",
+];
 
 // === pages ===
 
@@ -158,8 +165,10 @@ impl Served {
     /// The lines of the data file, once there are so many.
     fn events(&self, count: usize) -> Vec<Value> {
         let read = || -> Vec<Value> {
-            let files = fs::read_dir(self.folder.path().join("data")).into_iter().flatten();
-            let text: String = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+            let entries = fs::read_dir(self.folder.path().join("data")).into_iter().flatten();
+            // The queue's folder is there as well.
+            let files = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+            let text: String = files.map(|path| fs::read_to_string(path).unwrap()).collect();
             text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
         };
         wait_until("the events are in the file", || read().len() >= count);

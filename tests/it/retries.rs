@@ -86,7 +86,7 @@ async fn an_event_is_given_up_on_after_its_time_or_its_tries_and_says_why() {
     assert_eq!(app.books("crm").dead, 0);
     app.run_for(Duration::from_mins(3)).await;
 
-    let letters = app.dead_letters("crm");
+    let letters = app.dead_letters("crm").await;
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].failure.reason, letters[0].failure.detail.as_str()), (Reason::Status(500), "boom"));
     assert!(letters[0].attempts.count > 3);
@@ -166,7 +166,7 @@ async fn a_refused_request_does_not_hold_back_the_next_and_makes_the_event_a_dea
 
     let paths: Vec<String> = fake.requests().into_iter().map(|request| request.path).collect();
     assert_eq!(paths, ["/a", "/b", "/b"]);
-    assert_eq!(app.dead_letters("crm")[0].failure.reason, Reason::Status(400));
+    assert_eq!(app.dead_letters("crm").await[0].failure.reason, Reason::Status(400));
 }
 
 #[tokio::test]

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms that may use only some of what stands above them.
-const NARROW: [(&str, &[&str]); 6] = [
+const NARROW: [(&str, &[&str]); 7] = [
     ("segment", &["event", "attempt"]),
     ("expr", &["event", "attempt"]),
     ("retry", &["event", "attempt"]),
     ("queue", &["event", "attempt"]),
     ("sink", &["event", "attempt", "plan"]),
     ("ingest", &["event", "attempt", "segment", "clock", "queue"]),
+    ("telemetry", &["attempt", "retry", "queue", "deliver", "ingest"]),
 ];
 
 /// Words that have no place in a pure room: they await, or ask the world something.
@@ -21,13 +22,16 @@ const IMPURE: [&str; 8] =
 const PURE: [&str; 5] = ["segment", "expr", "retry", "plan", "config"];
 
 /// The outside crates that only one room may name.
-const FRONT_DOORS: [(&str, &str); 6] = [
+const FRONT_DOORS: [(&str, &str); 9] = [
     ("minijinja", "expr"),
     ("jsonpath_rust", "expr"),
     ("toml", "config"),
     ("axum", "ingest"),
     ("reqwest", "sink"),
     ("notify", "reload"),
+    ("prometheus_client", "telemetry"),
+    ("indicatif", "cli"),
+    ("redb", "queue"),
 ];
 
 #[test]

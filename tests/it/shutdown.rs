@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::app::HEAD;
+use crate::support::app::{HEAD, HEAD_IN_MEMORY};
 use crate::support::{Answer, Binary, Fake, client};
 
 fn file(lines: &str) -> (TempDir, PathBuf) {
+    file_with(HEAD, lines)
+}
+
+fn file_with(head: &str, lines: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("libroseg.toml");
-    std::fs::write(&path, format!("[server]\nlisten = \"127.0.0.1:0\"\n{HEAD}{lines}")).unwrap();
+    std::fs::write(&path, format!("[server]\nlisten = \"127.0.0.1:0\"\n{head}{lines}")).unwrap();
     (folder, path)
 }
 
@@ -21,11 +25,11 @@ async fn track(binary: &Binary) -> reqwest::Result<reqwest::Response> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_terminated_process_delivers_what_it_accepted_and_exits_with_0() {
+async fn a_terminated_process_whose_queue_is_in_memory_delivers_what_it_accepted_and_exits_with_0() {
     let fake = Fake::start();
     let lines =
         format!("[destinations.crm]\nurl = \"{}\"\nbatch = {{ max_events = 500, max_age = \"1h\" }}\n", fake.url());
-    let (_folder, path) = file(&lines);
+    let (_folder, path) = file_with(HEAD_IN_MEMORY, &lines);
     let mut binary = Binary::start(&path);
 
     for _ in 0..20 {
@@ -73,7 +77,7 @@ async fn a_second_signal_ends_it_at_once() {
 async fn what_memory_could_not_deliver_in_time_is_told_as_lost() {
     let fake = Fake::start();
     fake.then_always(Answer::status(503));
-    let (_folder, path) = file(&format!("[destinations.crm]\nurl = \"{}\"\n", fake.url()));
+    let (_folder, path) = file_with(HEAD_IN_MEMORY, &format!("[destinations.crm]\nurl = \"{}\"\n", fake.url()));
     let mut binary = Binary::start(&path);
     track(&binary).await.unwrap();
     fake.has(1).await;
@@ -82,4 +86,29 @@ async fn what_memory_could_not_deliver_in_time_is_told_as_lost() {
 
     assert_eq!(binary.wait().code(), Some(0));
     assert!(binary.log().contains("undelivered events are lost"), "{}", binary.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_delivered_waits_on_disk_for_the_next_start() {
+    let fake = Fake::start();
+    fake.then_always(Answer::status(503));
+    let (_folder, path) =
+        file(&format!("[destinations.crm]\nurl = \"{}\"\nretry = {{ first = \"10ms\" }}\n", fake.url()));
+    let mut binary = Binary::start(&path);
+    for _ in 0..20 {
+        assert_eq!(track(&binary).await.unwrap().status(), 200);
+    }
+    fake.has(1).await;
+    binary.signal("TERM");
+    assert_eq!(binary.wait().code(), Some(0));
+    assert!(!binary.log().contains("lost"), "{}", binary.log());
+
+    fake.then_always(Answer::status(200));
+    let before = fake.requests().len();
+    let _binary = Binary::start(&path);
+    fake.has(before + 20).await;
+    let mut ids: Vec<String> = fake.bodies()[before..].iter().map(|body| body["messageId"].to_string()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 20);
 }

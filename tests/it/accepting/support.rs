@@ -14,7 +14,10 @@ use libroseg::attempt::{DeadLetter, DestinationName};
 use libroseg::clock::Clock;
 use libroseg::event::{Event, SourceName};
 use libroseg::ingest::{Counts, Door, Handed, ServeOptions, Settings, router, serve};
-use libroseg::queue::{Ack, AppendError, Books, Delivery, Queue, ReadLimit, Settlement};
+use libroseg::queue::{
+    Ack, AppendError, Attachment, Books, Delivery, Entry, History, LetterId, Offset, Queue, ReadLimit, Report,
+    Settlement, StorageError, Verified,
+};
 use libroseg::segment::{Policy, Source};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -134,11 +137,19 @@ impl Queue for FakeQueue {
         self.take(events).boxed()
     }
 
-    fn attach(&self, _: &[DestinationName]) -> BoxFuture<'_, ()> {
-        ready(()).boxed()
+    fn put_back(&self, _: &DestinationName, _: Vec<Event>) -> BoxFuture<'_, Result<(), AppendError>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn attach(&self, _: &[Attachment], _: Timestamp) -> BoxFuture<'_, Result<(), StorageError>> {
+        ready(Ok(())).boxed()
     }
 
     fn read(&self, _: &DestinationName, _: ReadLimit, _: Timestamp) -> BoxFuture<'_, Vec<Delivery>> {
+        ready(Vec::new()).boxed()
+    }
+
+    fn waiting(&self, _: &DestinationName, _: Option<Offset>, _: ReadLimit) -> BoxFuture<'_, Vec<Arc<Entry>>> {
         ready(Vec::new()).boxed()
     }
 
@@ -147,6 +158,10 @@ impl Queue for FakeQueue {
     }
 
     fn next_due(&self, _: &DestinationName) -> Option<Timestamp> {
+        None
+    }
+
+    fn due(&self, _: &DestinationName, _: Offset) -> Option<Timestamp> {
         None
     }
 
@@ -160,12 +175,41 @@ impl Queue for FakeQueue {
         None
     }
 
-    fn dead_letters(&self, _: &DestinationName) -> Vec<DeadLetter> {
-        Vec::new()
+    fn dead_letters(
+        &self,
+        _: &DestinationName,
+        _: Option<LetterId>,
+        _: usize,
+    ) -> BoxFuture<'_, Result<Vec<(LetterId, DeadLetter)>, StorageError>> {
+        ready(Ok(Vec::new())).boxed()
     }
 
-    fn size_bytes(&self) -> u64 {
-        0
+    fn remove_dead_letters(&self, _: &DestinationName, _: Vec<LetterId>) -> BoxFuture<'_, Result<u64, StorageError>> {
+        ready(Ok(0)).boxed()
+    }
+
+    fn history(&self, _: Offset, _: ReadLimit) -> BoxFuture<'_, Result<History, StorageError>> {
+        ready(Ok(History::default())).boxed()
+    }
+
+    fn offset_at(&self, _: Timestamp) -> BoxFuture<'_, Result<Offset, StorageError>> {
+        ready(Ok(Offset(0))).boxed()
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<Vec<Verified>, StorageError>> {
+        ready(Ok(Vec::new())).boxed()
+    }
+
+    fn report(&self) -> Report {
+        Report::default()
+    }
+
+    fn tidy(&self, _: Timestamp) -> BoxFuture<'_, ()> {
+        ready(()).boxed()
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
+        ready(Ok(())).boxed()
     }
 }
 
@@ -206,6 +250,7 @@ impl Setup {
             policy: Arc::clone(&policy),
             clock: Clock::system(),
             readiness: Arc::new(move || readiness.clone()),
+            metrics: Arc::new(|counts| format!("answers {:?}\n", counts.answers)),
             closing: closing.clone(),
         };
         let door = Arc::new(Door::new(handed, self.settings));

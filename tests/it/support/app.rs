@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,11 @@ pub(crate) struct Heard {
 pub(crate) const KEY: &str = "test_write_key";
 
 /// The head of every test's file.
-pub(crate) const HEAD: &str = "[sources.test]\nwrite_keys = [\"test_write_key\"]\n[queue]\ntype = \"memory\"\n";
+pub(crate) const HEAD: &str = "[sources.test]\nwrite_keys = [\"test_write_key\"]\n[queue]\ndir = \"queue\"\n";
+
+/// The same with a queue in memory.
+pub(crate) const HEAD_IN_MEMORY: &str =
+    "[sources.test]\nwrite_keys = [\"test_write_key\"]\n[queue]\ntype = \"memory\"\n";
 
 impl TestApp {
     /// A house whose file is [`HEAD`] and these lines.
@@ -61,7 +65,7 @@ impl TestApp {
     async fn build(text: &str, variables: BTreeMap<String, String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("libroseg.toml");
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, placed(text, folder.path())).unwrap();
         let clock = Clock::moved("2026-01-02T03:04:05Z".parse().unwrap());
         let reload = Reload::load(path, variables, clock.clone()).unwrap_or_else(|error| match error {
             libroseg::reload::LoadError::Mistaken { picture, .. } => panic!("{picture}"),
@@ -82,7 +86,7 @@ impl TestApp {
 
     /// Puts other lines after [`HEAD`] and has the file read. Answers whether a new plan is in force.
     pub(crate) async fn reload(&self, lines: &str) -> bool {
-        std::fs::write(self.path(), format!("{HEAD}{lines}")).unwrap();
+        std::fs::write(self.path(), placed(&format!("{HEAD}{lines}"), self.folder.path())).unwrap();
         self.app.refresh().await
     }
 
@@ -120,8 +124,9 @@ impl TestApp {
         self.app.queue.books(&name(destination)).unwrap()
     }
 
-    pub(crate) fn dead_letters(&self, destination: &str) -> Vec<DeadLetter> {
-        self.app.queue.dead_letters(&name(destination))
+    pub(crate) async fn dead_letters(&self, destination: &str) -> Vec<DeadLetter> {
+        let letters = self.app.queue.dead_letters(&name(destination), None, usize::MAX).await.unwrap();
+        letters.into_iter().map(|(_, letter)| letter).collect()
     }
 
     /// Waits until nothing more happens without the clock's moving.
@@ -137,7 +142,7 @@ impl TestApp {
     }
 
     fn is_quiet(&self) -> bool {
-        let now = self.now();
+        let (now, next_wake) = (self.now(), self.clock.next_wake());
         let plan = Arc::clone(&self.app.reload.current().plan);
         self.app.fleet.statuses().iter().all(|(name, status)| {
             let books = self.app.queue.books(name).unwrap();
@@ -145,7 +150,14 @@ impl TestApp {
             let is_held_up = status.rest.as_ref().is_some_and(|rest| rest.until > now);
             let has_due = self.app.queue.next_due(name).is_some_and(|due| due <= now);
             let is_done = is_removed || (books.behind == 0 && !has_due);
-            status.requests_in_flight == 0 && books.in_hand == status.events_in_hand && (is_done || is_held_up)
+            // Whoever has something to do later must have gone to sleep until then, not be about to.
+            let later = match &status.rest {
+                Some(rest) if rest.until > now => Some(rest.until),
+                _ => self.app.queue.next_due(name).filter(|_| !is_removed),
+            };
+            let is_asleep = later.is_none_or(|later| next_wake.is_some_and(|wake| wake <= later));
+            let is_empty_handed = status.requests_in_flight == 0 && books.in_hand == status.events_in_hand;
+            is_empty_handed && is_asleep && (is_done || is_held_up)
         })
     }
 
@@ -160,6 +172,11 @@ impl TestApp {
         self.clock.advance_to(end);
         self.quiet().await;
     }
+}
+
+/// The queue beside the file: the test's own folder is not the test's working directory.
+fn placed(text: &str, folder: &Path) -> String {
+    text.replace("dir = \"queue\"", &format!("dir = \"{}\"", folder.join("queue").display()))
 }
 
 impl Heard {

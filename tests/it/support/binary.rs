@@ -28,12 +28,15 @@ impl Binary {
 
     /// The same with variables in its environment.
     pub(crate) fn start_with(config: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut child = Self::command()
-            .arg("serve")
-            .arg("--config")
-            .arg(config)
-            .current_dir(config.parent().unwrap())
-            .envs(variables.iter().copied())
+        let mut command = Self::command();
+        command.arg("serve").arg("--config").arg(config).current_dir(config.parent().unwrap());
+        command.envs(variables.iter().copied());
+        Self::run(command)
+    }
+
+    /// Runs a command that ends up as the binary's `serve`, and waits until it listens.
+    pub(crate) fn run(mut command: Command) -> Self {
+        let mut child = command
             .env("NO_PROXY", "127.0.0.1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -60,6 +63,25 @@ impl Binary {
 
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Bytes of memory it has, as Linux tells.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a crash would: it gets to do nothing more.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Sends a signal, as `kill -TERM` does.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -40,9 +41,15 @@ pub(crate) struct Answer {
     headers: Vec<(String, String)>,
     body: String,
     hangs: bool,
+    delay: Duration,
 }
 
+/// Looks at a body and says what the answer is.
+type Judge = Box<dyn Fn(&Value) -> Answer + Send + Sync>;
+
 struct Shared {
+    /// Decides, and keeps what it wants to, instead of everything below.
+    judge: Option<Judge>,
     recorded: Mutex<Vec<Recorded>>,
     answers: Mutex<VecDeque<Answer>>,
     standard: Mutex<Answer>,
@@ -52,11 +59,20 @@ struct Shared {
 
 impl Answer {
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: String::new(), hangs: false }
+        Self { status, headers: Vec::new(), body: String::new(), hangs: false, delay: Duration::ZERO }
     }
 
     pub(crate) fn hang() -> Self {
         Self { hangs: true, ..Self::status(200) }
+    }
+
+    pub(crate) fn is_status(&self, status: u16) -> bool {
+        self.status == status
+    }
+
+    /// The same, after a while.
+    pub(crate) fn after(self, delay: Duration) -> Self {
+        Self { delay, ..self }
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
@@ -78,9 +94,19 @@ impl Fake {
 
     /// Gives these answers, one a request, and then 200. It has a thread of its own: a test that blocks does not stop it.
     pub(crate) fn replying(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self::run(answers.into_iter().collect(), None)
+    }
+
+    /// Answers as it is told, and records nothing: for more requests than fit into memory.
+    pub(crate) fn judging(judge: impl Fn(&Value) -> Answer + Send + Sync + 'static) -> Self {
+        Self::run(VecDeque::new(), Some(Box::new(judge)))
+    }
+
+    fn run(answers: VecDeque<Answer>, judge: Option<Judge>) -> Self {
         let shared = Arc::new(Shared {
+            judge,
             recorded: Mutex::default(),
-            answers: Mutex::new(answers.into_iter().collect()),
+            answers: Mutex::new(answers),
             standard: Mutex::new(Answer::status(200)),
             gate: Semaphore::new(0),
         });
@@ -136,10 +162,18 @@ async fn record(
 ) -> Response<Body> {
     let wire = String::from_utf8_lossy(&body).into_owned();
     let body = serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(wire.clone()));
-    let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-    shared.recorded.lock().unwrap().push(Recorded { method: method.to_string(), path, headers, body, wire });
-    let next = shared.answers.lock().unwrap().pop_front();
-    let answer = next.unwrap_or_else(|| shared.standard.lock().unwrap().clone());
+    let answer = if let Some(judge) = &shared.judge {
+        judge(&body)
+    } else {
+        let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        // The nth request gets the nth answer, however many come at once.
+        let mut answers = shared.answers.lock().unwrap();
+        shared.recorded.lock().unwrap().push(Recorded { method: method.to_string(), path, headers, body, wire });
+        answers.pop_front().unwrap_or_else(|| shared.standard.lock().unwrap().clone())
+    };
+    if !answer.delay.is_zero() {
+        tokio::time::sleep(answer.delay).await;
+    }
     if answer.hangs {
         let _permit = shared.gate.acquire().await.unwrap();
     }

@@ -4,7 +4,11 @@
 
 pub(crate) mod app;
 pub(crate) mod binary;
+pub(crate) mod desk;
 pub(crate) mod fake;
+pub(crate) mod queue;
+pub(crate) mod records;
+pub(crate) mod sim;
 pub(crate) mod tools;
 
 pub(crate) use app::TestApp;

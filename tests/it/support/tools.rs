@@ -29,10 +29,15 @@ pub(crate) fn has_chromium() -> bool {
 
 /// On a developer's machine a missing tool is no failure; in CI nothing may be missing.
 pub(crate) fn is_there(what: &str, is_there: bool) -> bool {
-    if !is_there {
-        let message = format!("skipped: {what} not found, run tests/sdks/install.sh");
+    is_possible(&format!("{what} not found, run tests/sdks/install.sh"), is_there)
+}
+
+/// The same for what no tool brings; says why it cannot be tested here.
+pub(crate) fn is_possible(why_not: &str, is_possible: bool) -> bool {
+    if !is_possible {
+        let message = format!("skipped: {why_not}");
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
         println!("{message}");
     }
-    is_there
+    is_possible
 }

@@ -1,4 +1,10 @@
-//! Log set-up. Logs go to stderr: a readable message plus fields, told once, never a key, a token or a payload.
+//! What the house tells of itself: logs and metrics.
+//!
+//! Logs go to stderr: a readable message plus fields, told once, never a key, a token or a payload. Every metric there
+//! is stands in one list, [`metrics::METRICS`]. Nothing is counted here: the numbers are those of the rooms above.
+
+pub mod metrics;
+pub mod process;
 
 use std::io::{self, IsTerminal as _};
 

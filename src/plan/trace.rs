@@ -1,0 +1,174 @@
+//! What may be told of a request: everything but credentials and secrets.
+//!
+//! For dead letters, logs and people. Values of `auth` are masked whole; what came from a variable or a secret's file is
+//! replaced wherever it stands, in the forms in which we write it.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::batch::Item;
+use super::{Auth, Destination, Rule};
+use crate::attempt::{SentRequest, Trace};
+use crate::expr::percent_encode;
+use crate::expr::template::Template;
+
+/// The secrets of a destination in every form in which we write them, the longest first: one may be the beginning of
+/// another.
+pub(super) struct Secrets {
+    forms: Vec<String>,
+}
+
+/// Bytes of a text that a failure keeps: enough for a person to see what is wrong.
+const EXCERPT_BYTES_MAX: usize = 4096;
+
+/// Bytes in which secrets are looked for before a text is cut: one that began within the excerpt would otherwise be cut
+/// in two and not be found. No secret is longer.
+const SEARCHED_BYTES_MAX: usize = 64 << 10;
+
+/// A credential shorter than this is masked where it belongs, and not looked for elsewhere: it might be any word.
+const SECRET_CHARS_MIN: usize = 8;
+
+/// What stands for a credential.
+const MASK: &str = "***";
+
+/// What stands for a secret inside text.
+const REDACTED: &str = "[secret]";
+
+/// Headers that carry credentials, whoever sets them (RFC 9110, 11; RFC 6265).
+const CREDENTIAL_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+
+// === impl Destination ===
+
+impl Destination {
+    /// Where a failure came from that had nothing sent.
+    #[must_use]
+    pub fn trace(&self, rule: Option<String>) -> Trace {
+        Trace { rule, config: self.fingerprint, request: None }
+    }
+
+    /// Where the failure of an item came from, whose request carried so many.
+    #[must_use]
+    pub fn trace_item(&self, item: &Item, items: usize) -> Trace {
+        let rule = &self.rules[item.rule];
+        Trace { request: Some(self.sent(rule, item, items)), ..self.trace(rule.place.clone()) }
+    }
+
+    fn sent(&self, rule: &Rule, item: &Item, items: usize) -> SentRequest {
+        let (auth, secrets) = (&rule.request.auth, self.secrets());
+        let header = |(name, value): &(String, String)| {
+            let is_masked = CREDENTIAL_HEADERS.contains(&name.as_str()) || auth.sets_header(name);
+            (name.clone(), if is_masked { MASK.to_owned() } else { secrets.redact(value) })
+        };
+        SentRequest {
+            method: item.address.method.clone(),
+            url: secrets.redact(&auth.masked(&item.address.url)),
+            headers: self.request_headers(rule, &item.address, item.body.is_some()).iter().map(header).collect(),
+            body: item.body.as_ref().map(|body| secrets.excerpt(&searched(body))),
+            items,
+        }
+    }
+
+    /// What must not be told: variables, secrets' files, credentials.
+    pub(super) fn secrets(&self) -> Secrets {
+        let credentials = self.rules.first().map(|rule| rule.request.auth.secrets()).unwrap_or_default();
+        let all = self.names.secrets().chain(credentials).filter(|secret| secret.len() >= SECRET_CHARS_MIN);
+        let mut forms: Vec<String> = all.flat_map(|secret| forms_of(&secret)).collect();
+        forms.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        forms.dedup();
+        Secrets { forms }
+    }
+}
+
+// === impl Secrets ===
+
+impl Secrets {
+    /// A text without secrets.
+    pub(super) fn redact(&self, text: &str) -> String {
+        self.forms.iter().fold(text.to_owned(), |text, form| {
+            if text.contains(form.as_str()) { text.replace(form, REDACTED) } else { text }
+        })
+    }
+
+    /// A text's first 4 KiB without secrets.
+    pub(super) fn excerpt(&self, text: &str) -> String {
+        let redacted = self.redact(&text[..text.floor_char_boundary(SEARCHED_BYTES_MAX)]);
+        redacted[..redacted.floor_char_boundary(EXCERPT_BYTES_MAX)].to_owned()
+    }
+}
+
+/// The bytes in which secrets are looked for, as text.
+pub(super) fn searched(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(SEARCHED_BYTES_MAX)])
+}
+
+/// A secret as it is, in a URL and in JSON.
+fn forms_of(secret: &str) -> [String; 3] {
+    let mut encoded = String::new();
+    percent_encode(&mut encoded, secret);
+    let quoted = serde_json::Value::from(secret).to_string();
+    [secret.to_owned(), encoded, quoted[1..quoted.len() - 1].to_owned()]
+}
+
+// === impl Auth ===
+
+impl Auth {
+    fn sets_header(&self, name: &str) -> bool {
+        match self {
+            Self::None | Self::Query(_) => false,
+            Self::Basic(..) | Self::Bearer(_) => name == "authorization",
+            Self::Header(secrets) => secrets.iter().any(|(own, _)| own == name),
+        }
+    }
+
+    /// A URL without what `auth.query` put into it, and without a user and password before its host.
+    fn masked(&self, url: &str) -> String {
+        let (before, query) = url.split_once('?').map_or((url, None), |(before, query)| (before, Some(query)));
+        let before = without_user(before);
+        let Some(query) = query else { return before };
+        let names = self.query_names();
+        let pair = |pair: &str| match pair.split_once('=') {
+            Some((name, _)) if names.iter().any(|own| own == name) => format!("{name}={MASK}"),
+            Some(_) | None => pair.to_owned(),
+        };
+        let pairs: Vec<String> = query.split('&').map(pair).collect();
+        format!("{before}?{}", pairs.join("&"))
+    }
+
+    /// The names of `auth.query` as they are and as they stand in a URL.
+    fn query_names(&self) -> Vec<String> {
+        let Self::Query(secrets) = self else { return Vec::new() };
+        let encoded = |name: &String| {
+            let mut encoded = String::new();
+            percent_encode(&mut encoded, name);
+            [name.clone(), encoded]
+        };
+        secrets.iter().flat_map(|(name, _)| encoded(name)).collect()
+    }
+
+    /// The texts that prove who we are.
+    fn secrets(&self) -> Vec<String> {
+        let text = |template: &Template| template.as_constant().and_then(|value| value.as_str()).map(str::to_owned);
+        match self {
+            Self::None => Vec::new(),
+            Self::Basic(user, password) => {
+                let (user, password) = (text(user).unwrap_or_default(), text(password).unwrap_or_default());
+                vec![BASE64.encode(format!("{user}:{password}")), user, password]
+            }
+            Self::Bearer(token) => text(token).into_iter().collect(),
+            Self::Header(secrets) | Self::Query(secrets) => {
+                secrets.iter().filter_map(|(_, value)| text(value)).collect()
+            }
+        }
+    }
+}
+
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let host_end = rest.find(['/', '\\', '#']).unwrap_or(rest.len());
+    match rest[..host_end].rfind('@') {
+        Some(at) => format!("{scheme}://{MASK}{}", &rest[at..]),
+        None => url.to_owned(),
+    }
+}

@@ -1,0 +1,440 @@
+//! `cargo bench --bench durable`: what an acknowledgement, a restart and a backlog cost with the queue on disk.
+//!
+//! Beside everything that waits for the disk runs a bare group commit: a thread that takes all that is there, writes it
+//! with one `write`, makes it durable with one `sync_data`, and wakes whoever waited. It has no format, no checksums, no
+//! deduplication and no compression, so a ratio near 1 means that ours cost nothing beside the disk. The ratios are what
+//! to compare between machines; the numbers beside them are this one's.
+//!
+//! No network, and no files outside of `target/`. `LIBROSEG_BENCH_BACKLOG=10000000` lets the backlog grow further than a
+//! million events, and takes minutes.
+
+#![allow(clippy::cast_precision_loss, reason = "what is counted stays far below 2^52")]
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use libroseg::attempt::{Attempts, DestinationName, Start, Verdict};
+use libroseg::event::{Event, Kind};
+use libroseg::queue::dedup::Dedup;
+use libroseg::queue::disk::{Disk, Options};
+use libroseg::queue::memory::Memory;
+use libroseg::queue::{Attachment, Mode, Queue, ReadLimit, Settlement};
+use libroseg::segment::{Call, Limits};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use support::{now, read, track};
+
+/// Requests at the same time, and events in each.
+const SHAPES: [(usize, usize); 6] = [(1, 1), (1, 100), (16, 1), (16, 100), (64, 1), (64, 100)];
+
+/// Each side of a comparison runs this long at a time, and so many times in turns: a disk has moods.
+const TURN: Duration = Duration::from_millis(500);
+const TURNS: usize = 3;
+
+/// Events made for one turn at most; some 90 MB.
+const TURN_EVENTS_MAX: usize = 100_000;
+
+/// Events for which CPU time is taken, which the system counts in hundredths of a second.
+const CPU_EVENTS: usize = 200_000;
+
+/// A backlog grows tenfold from the first to the last of these.
+const BACKLOG_FIRST: usize = 1_000;
+const BACKLOG_LAST: usize = 1_000_000;
+const BACKLOG_VARIABLE: &str = "LIBROSEG_BENCH_BACKLOG";
+
+/// No further growth after this, unless the variable is set.
+const TIME_MAX: Duration = Duration::from_secs(40);
+
+/// What a worker reads at a time.
+const LIMIT: ReadLimit = ReadLimit { events_max: 500, bytes_max: 4 << 20, waiting_max: 10_000 };
+
+/// As a queue remembers by default.
+const DAY: Duration = Duration::from_hours(24);
+const DEDUP_IDS_MAX: usize = 250_000;
+
+/// Where the differing parts of a template's events are.
+const MARK: &str = "777777777777";
+const ANONYMOUS_ID: &str = "f6cd870b-2073-41ba-be41-65d238d50e0d";
+const MESSAGE_ID: &str = "ajs-next-1795381557600-";
+
+/// Makes events of one kind from one site: they differ in their own ids, the user's and the order's. Mixed traffic takes
+/// up more room than these do.
+struct Maker {
+    template: Event,
+    message_id: usize,
+    anonymous_id: usize,
+    marks: Vec<usize>,
+    dice: fastrand::Rng,
+    made: u64,
+}
+
+/// What one side did.
+#[derive(Clone, Copy, Default)]
+struct Done {
+    events: usize,
+    json_bytes: u64,
+    took: Duration,
+}
+
+/// Group commit and nothing else.
+struct Bare {
+    sender: Option<mpsc::Sender<(Vec<Event>, oneshot::Sender<()>)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+type Append = Arc<dyn Fn(Vec<Event>) -> BoxFuture<'static, ()> + Send + Sync>;
+
+fn main() {
+    // `cargo test --benches` runs this too, and wants to know only that it runs.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let start = Instant::now();
+    let runtime = Runtime::new().expect("a runtime");
+    let mut maker = Maker::new();
+    println!("events of {} bytes of JSON\n", maker.event().json.len());
+    acknowledgements(&runtime, &mut maker);
+    cpu(&runtime, &mut maker);
+    backlogs(&runtime, &mut maker, start);
+    println!("\n{:.0} s in all", start.elapsed().as_secs_f64());
+}
+
+// === the three measurements ===
+
+fn acknowledgements(runtime: &Runtime, maker: &mut Maker) {
+    println!("durable acknowledgements, and a bare group commit on the same disk in turns with it");
+    println!(
+        "{:>9} {:>6} {:>14} {:>14} {:>8} {:>18}",
+        "appenders", "batch", "ours events/s", "bare events/s", "ratio", "disk/JSON bytes"
+    );
+    for (appenders, batch) in SHAPES {
+        let folder = temporary_folder();
+        let disk = open(folder.path());
+        let bare = Arc::new(Bare::open(&folder.path().join("bare")));
+        let (mut ours, mut floor) = (Done::default(), Done::default());
+        for _ in 0..TURNS {
+            floor.add(turn(runtime, maker, appenders, batch, &bare.appender()));
+            ours.add(turn(runtime, maker, appenders, batch, &appender(&disk)));
+        }
+        let on_disk = disk.report().size_bytes as f64 / ours.json_bytes as f64;
+        let (ours, floor) = (ours.per_second(), floor.per_second());
+        println!("{appenders:>9} {batch:>6} {ours:>14.0} {floor:>14.0} {:>8.2} {on_disk:>18.2}", ours / floor);
+    }
+}
+
+fn cpu(runtime: &Runtime, maker: &mut Maker) {
+    println!("\nCPU time (user and system) of an append, 16 appenders");
+    println!("{:>6} {:>16} {:>16} {:>8}", "batch", "disk us/event", "memory us/event", "ratio");
+    for (batch, events) in [(1, CPU_EVENTS / 10), (100, CPU_EVENTS)] {
+        let folder = temporary_folder();
+        let memory: Arc<dyn Queue> = Arc::new(Memory::new(u64::MAX, Dedup::new(DAY, DEDUP_IDS_MAX)));
+        let ours = cpu_per_event(runtime, maker, batch, events, &open(folder.path()));
+        let floor = cpu_per_event(runtime, maker, batch, events, &memory);
+        match (ours, floor) {
+            (Some(ours), Some(floor)) => println!("{batch:>6} {ours:>16.2} {floor:>16.2} {:>8.2}", ours / floor),
+            _ => println!("{batch:>6} not measured: this system has no /proc/self/stat"),
+        }
+    }
+}
+
+fn backlogs(runtime: &Runtime, maker: &mut Maker, start: Instant) {
+    let asked: Option<usize> = std::env::var(BACKLOG_VARIABLE).ok().and_then(|events| events.parse().ok());
+    println!("\na restart with a backlog, and draining it; after a crash: of a copy made while the queue was open");
+    println!(
+        "{:>10} {:>12} {:>14} {:>14} {:>16} {:>8} {:>16}",
+        "events", "open ms", "after crash ms", "first event ms", "drained events/s", "ratio", "disk/JSON bytes"
+    );
+    let folder = temporary_folder();
+    let mut queue = open(folder.path());
+    let (mut stored, mut json_bytes, mut first_speed) = (0, 0, None);
+    let mut backlog = BACKLOG_FIRST;
+    while backlog <= asked.unwrap_or(BACKLOG_LAST) {
+        if asked.is_none() && start.elapsed() > TIME_MAX {
+            println!("{backlog:>10} not measured: out of time");
+            return;
+        }
+        json_bytes += fill(runtime, maker, &queue, backlog - stored);
+        stored = backlog;
+        let crashed = crash(folder.path());
+        let after_crash = timed(|| open(crashed.path())).1;
+        drop(crashed);
+        drop(queue);
+        let opened;
+        (queue, opened) = timed(|| open(folder.path()));
+        let destination = DestinationName::from(format!("of_{backlog}"));
+        attach(runtime, &queue, &destination);
+        let (first, read) = timed(|| runtime.block_on(queue.read(&destination, LIMIT, now())));
+        assert!(!first.is_empty(), "the backlog is there");
+        queue.release(&destination);
+        let (drained, took) = timed(|| runtime.block_on(drain(&*queue, &destination)));
+        assert_eq!(drained, backlog, "all of it is handed out, once");
+        let speed = drained as f64 / took.as_secs_f64();
+        let ratio = speed / *first_speed.get_or_insert(speed);
+        let on_disk = queue.report().size_bytes as f64 / json_bytes as f64;
+        let [opened, after_crash, read] = [opened, after_crash, read].map(|took| took.as_secs_f64() * 1e3);
+        println!(
+            "{backlog:>10} {opened:>12.1} {after_crash:>14.1} {read:>14.2} {speed:>16.0} {ratio:>8.2} {on_disk:>16.2}"
+        );
+        backlog *= 10;
+    }
+}
+
+// === what they do ===
+
+/// Appends for a while from several tasks, each waiting for its answer.
+fn turn(runtime: &Runtime, maker: &mut Maker, appenders: usize, batch: usize, append: &Append) -> Done {
+    let batches = (TURN_EVENTS_MAX / appenders / batch).max(1);
+    let work: Vec<_> = (0..appenders).map(|_| maker.batches(batches, batch)).collect();
+    run(runtime, work, append, Some(TURN))
+}
+
+fn run(runtime: &Runtime, work: Vec<Vec<Vec<Event>>>, append: &Append, time_max: Option<Duration>) -> Done {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let start = Instant::now();
+    let tasks: Vec<_> = work
+        .into_iter()
+        .map(|batches| {
+            let (append, is_over) = (Arc::clone(append), Arc::clone(&is_over));
+            runtime.spawn(async move {
+                let mut done = Done::default();
+                for batch in batches {
+                    if is_over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    done.events += batch.len();
+                    done.json_bytes += batch.iter().map(|event| event.json.len() as u64).sum::<u64>();
+                    append(batch).await;
+                }
+                done
+            })
+        })
+        .collect();
+    runtime.block_on(async {
+        let all = futures_util::future::join_all(tasks);
+        tokio::pin!(all);
+        let in_time = tokio::time::timeout(time_max.unwrap_or(Duration::MAX), &mut all).await;
+        is_over.store(true, Ordering::Relaxed);
+        let all = if let Ok(all) = in_time { all } else { all.await };
+        let mut sum = Done { took: start.elapsed(), ..Done::default() };
+        for done in all {
+            let done = done.expect("an appender does not panic");
+            sum.add(done);
+        }
+        sum
+    })
+}
+
+fn cpu_per_event(
+    runtime: &Runtime,
+    maker: &mut Maker,
+    batch: usize,
+    events: usize,
+    queue: &Arc<dyn Queue>,
+) -> Option<f64> {
+    const APPENDERS: usize = 16;
+    let work = (0..APPENDERS).map(|_| maker.batches(events / APPENDERS / batch, batch)).collect();
+    let before = cpu_seconds()?;
+    let done = run(runtime, work, &appender(queue), None);
+    Some((cpu_seconds()? - before) * 1e6 / done.events as f64)
+}
+
+/// User and system time of this process, from proc(5): fields 14 and 15, of which the name in parentheses is the second.
+fn cpu_seconds() -> Option<f64> {
+    /// What Linux counts in on every architecture that Rust runs on, whatever its timer does.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
+    Some(ticks / TICKS_PER_SECOND)
+}
+
+/// Appends events, and answers the bytes of their JSON.
+fn fill(runtime: &Runtime, maker: &mut Maker, queue: &Arc<dyn Queue>, mut events: usize) -> u64 {
+    let mut json_bytes = 0;
+    while events > 0 {
+        let batch = events.min(100);
+        let batches = (events / batch).min(TURN_EVENTS_MAX / batch);
+        let appenders = batches.min(16);
+        let work: Vec<_> = (0..appenders).map(|_| maker.batches(batches / appenders, batch)).collect();
+        let done = run(runtime, work, &appender(queue), None);
+        events -= done.events;
+        json_bytes += done.json_bytes;
+    }
+    json_bytes
+}
+
+/// What a crash leaves, but for what the system would still have written.
+fn crash(folder: &Path) -> TempDir {
+    let copy = temporary_folder();
+    let queue = copy.path().join("queue");
+    fs::create_dir(&queue).expect("a folder");
+    for entry in fs::read_dir(folder.join("queue")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        fs::copy(&path, queue.join(path.file_name().expect("a name"))).expect("a copy");
+    }
+    copy
+}
+
+fn attach(runtime: &Runtime, queue: &Arc<dyn Queue>, destination: &DestinationName) {
+    let attachment = Attachment { name: destination.clone(), start: Start::Oldest, mode: Mode::Active };
+    runtime.block_on(queue.attach(&[attachment], now())).expect("a place");
+}
+
+/// Reads and settles until nothing is left.
+async fn drain(queue: &dyn Queue, destination: &DestinationName) -> usize {
+    let mut events = 0;
+    loop {
+        let deliveries = queue.read(destination, LIMIT, now()).await;
+        if deliveries.is_empty() {
+            return events;
+        }
+        events += deliveries.len();
+        let settlements = deliveries.iter().map(|delivery| Settlement {
+            offset: delivery.entry.offset,
+            verdict: Verdict::Delivered,
+            attempts: Attempts::default(),
+        });
+        queue.settle(destination, settlements.collect(), now()).await;
+    }
+}
+
+fn appender(queue: &Arc<dyn Queue>) -> Append {
+    let queue = Arc::clone(queue);
+    Arc::new(move |events| {
+        let queue = Arc::clone(&queue);
+        async move { queue.append(events).await.expect("room") }.boxed()
+    })
+}
+
+fn open(folder: &Path) -> Arc<dyn Queue> {
+    let options = Options {
+        dir: folder.join("queue"),
+        size_bytes_max: 1 << 40,
+        retain: DAY * 7,
+        dedup_window: DAY,
+        dedup_ids_max: DEDUP_IDS_MAX,
+        letters_retain: DAY * 30,
+        letters_bytes_max: 1 << 30,
+    };
+    Arc::new(Disk::open(options, now()).expect("a queue"))
+}
+
+fn temporary_folder() -> TempDir {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    tempfile::Builder::new().prefix("durable-").tempdir_in(target).expect("a folder")
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let done = work();
+    (done, start.elapsed())
+}
+
+// === impl Done ===
+
+impl Done {
+    fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.json_bytes += other.json_bytes;
+        self.took += other.took;
+    }
+
+    fn per_second(self) -> f64 {
+        self.events as f64 / self.took.as_secs_f64()
+    }
+}
+
+// === impl Maker ===
+
+impl Maker {
+    fn new() -> Self {
+        let body = track(MARK.parse().expect("a number")).to_string();
+        let mut reading = read(body.as_bytes(), Call::One(Kind::Track), &Limits::default());
+        let template = reading.events.pop().expect("a good event");
+        let text = std::str::from_utf8(&template.json).expect("JSON");
+        let after = |word: &str| text.find(word).expect("in the template") + word.len();
+        let (message_id, anonymous_id) = (after(MESSAGE_ID), after(ANONYMOUS_ID) - ANONYMOUS_ID.len());
+        let marks = text.match_indices(MARK).map(|(at, _)| at).collect();
+        Self { message_id, anonymous_id, marks, template, dice: fastrand::Rng::with_seed(1), made: 0 }
+    }
+
+    fn event(&mut self) -> Event {
+        let mut json = self.template.json.to_vec();
+        for at in &self.marks {
+            scramble(&mut self.dice, &mut json[*at..*at + MARK.len()]);
+        }
+        scramble(&mut self.dice, &mut json[self.anonymous_id..self.anonymous_id + ANONYMOUS_ID.len()]);
+        // The id's end counts, so that no event is a duplicate of another.
+        self.made += 1;
+        let (random, count) = json[self.message_id..self.message_id + 36].split_at_mut(24);
+        scramble(&mut self.dice, random);
+        count.copy_from_slice(format!("{:012x}", self.made).as_bytes());
+        let id = std::str::from_utf8(&json[self.message_id - MESSAGE_ID.len()..self.message_id + 36]).expect("an id");
+        Event { message_id: id.into(), json: Bytes::from(json), ..self.template.clone() }
+    }
+
+    fn batches(&mut self, batches: usize, batch: usize) -> Vec<Vec<Event>> {
+        (0..batches).map(|_| (0..batch).map(|_| self.event()).collect()).collect()
+    }
+}
+
+/// Puts other hexadecimal digits in the place of these.
+fn scramble(dice: &mut fastrand::Rng, digits: &mut [u8]) {
+    for digit in digits.iter_mut().filter(|digit| **digit != b'-') {
+        *digit = b"0123456789abcdef"[dice.usize(..16)];
+    }
+}
+
+// === impl Bare ===
+
+impl Bare {
+    fn open(path: &Path) -> Self {
+        let mut file = File::create(path).expect("a file");
+        let (sender, receiver) = mpsc::channel::<(Vec<Event>, oneshot::Sender<()>)>();
+        let thread = std::thread::spawn(move || {
+            while let Ok(first) = receiver.recv() {
+                let group: Vec<_> = std::iter::once(first).chain(receiver.try_iter()).collect();
+                let mut bytes = Vec::new();
+                for event in group.iter().flat_map(|(events, _)| events) {
+                    bytes.extend_from_slice(&event.json);
+                }
+                file.write_all(&bytes).expect("room");
+                file.sync_data().expect("a disk that works");
+                for (_, waiter) in group {
+                    let _ = waiter.send(());
+                }
+            }
+        });
+        Self { sender: Some(sender), thread: Some(thread) }
+    }
+
+    fn appender(self: &Arc<Self>) -> Append {
+        let sender = self.sender.clone().expect("open until it is dropped");
+        Arc::new(move |events| {
+            let (waiter, answer) = oneshot::channel();
+            sender.send((events, waiter)).expect("the thread lives");
+            async move { answer.await.expect("an answer") }.boxed()
+        })
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        drop(self.sender.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

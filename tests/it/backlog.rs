@@ -1,0 +1,128 @@
+//! A million events wait: memory stays small, the start stays quick, and destinations that work are not held up.
+
+use std::path::Path;
+
+use libroseg::event::Event;
+use libroseg::queue::Queue;
+use libroseg::queue::disk::Disk;
+use serde_json::Value;
+
+use crate::support::queue::{active, event, now, options};
+use crate::support::{Answer, Binary, Fake, client, eventually};
+
+/// Events of the large backlog.
+const MANY: usize = 1_000_000;
+
+/// Events of the small one that it is compared with.
+const FEW: usize = 10_000;
+
+/// Has so many events wait for `crm` in a folder.
+fn fill(folder: &Path, events: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let queue = Disk::open(options(&folder.join("queue")), now()).unwrap();
+        queue.attach(&active(&["crm"]), now()).await.unwrap();
+        let all: Vec<usize> = (0..events).collect();
+        for batch in all.chunks(5000) {
+            queue.append(batch.iter().map(|n| waiting(*n)).collect()).await.unwrap();
+        }
+        queue.flush().await.unwrap();
+    });
+}
+
+fn waiting(n: usize) -> Event {
+    let json = format!(
+        r#"{{"type":"track","messageId":"m{n}","userId":"user-{n}","event":"Order Completed","properties":{{"total":{n},"currency":"EUR","products":[{{"sku":"a-{n}","quantity":1}}]}},"timestamp":"2026-01-02T03:04:05Z","receivedAt":"2026-01-02T03:04:05Z"}}"#
+    );
+    Event { json: json.into(), ..event(&format!("m{n}")) }
+}
+
+fn start(folder: &Path, url: &str) -> Binary {
+    let dir = folder.join("queue");
+    let config = folder.join("libroseg.toml");
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[sources.test]\nwrite_keys = [\"k\"]\n[queue]\ndir = \"{}\"\n\
+         [destinations.crm]\nurl = \"{url}\"\nbody = {{ user = \"{{{{ userId }}}}\" }}\nbatch = {{ max_events = 500 }}\ntimeout = \"10m\"\n",
+        dir.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    Binary::start(&config)
+}
+
+async fn ready(binary: &Binary) -> Value {
+    let text = client().get(format!("{}/ready", binary.url)).send().await.unwrap().text().await.unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn memory_and_start_do_not_grow_with_the_backlog() {
+    let crm = Fake::start();
+    crm.then_always(Answer::hang());
+    let mut resident = Vec::new();
+    for events in [FEW, MANY] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        tokio::task::spawn_blocking(move || fill(&path, events)).await.unwrap();
+        let binary = start(folder.path(), &crm.url());
+        let state = ready(&binary).await;
+        assert_eq!(state["destinations"]["crm"]["waiting"], events, "{state}");
+        let before = crm.requests().len();
+        eventually("requests are out", || crm.requests().len() >= before + 4).await;
+        resident.push(binary.resident_bytes());
+    }
+    // What a destination may hold, what is read ahead and the message ids are bounded, not the backlog.
+    assert!(resident[1] < resident[0] + (96 << 20), "{resident:?}");
+}
+
+#[tokio::test]
+async fn destinations_that_work_are_not_held_up_by_those_that_do_not() {
+    let (crm, warehouse) = (Fake::start(), Fake::start());
+    let (hanging, refusing, busy) = (Fake::start(), Fake::start(), Fake::start());
+    hanging.then_always(Answer::hang());
+    refusing.then_always(Answer::status(503));
+    busy.then_always(Answer::status(429).header("retry-after", "30"));
+    let folder = tempfile::tempdir().unwrap();
+    let destination = |name: &str, fake: &Fake| {
+        format!(
+            "[destinations.{name}]\nurl = \"{}\"\nbody = {{ id = \"{{{{ messageId }}}}\" }}\nbatch = {{ max_events = 50, max_age = \"20ms\" }}\ntimeout = \"10m\"\n",
+            fake.url()
+        )
+    };
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[sources.test]\nwrite_keys = [\"k\"]\n[queue]\ndir = \"{}\"\n{}{}{}{}{}",
+        folder.path().join("queue").display(),
+        destination("crm", &crm),
+        destination("warehouse", &warehouse),
+        destination("hanging", &hanging),
+        destination("refusing", &refusing),
+        destination("busy", &busy),
+    );
+    let config = folder.path().join("libroseg.toml");
+    std::fs::write(&config, text).unwrap();
+    let binary = Binary::start(&config);
+    let client = client();
+    let events = 5000;
+    for batch in (0..events).collect::<Vec<usize>>().chunks(500) {
+        let messages: Vec<Value> = batch
+            .iter()
+            .map(|n| serde_json::json!({ "type": "track", "userId": "u", "event": "E", "messageId": format!("m{n}") }))
+            .collect();
+        let body = serde_json::json!({ "batch": messages }).to_string();
+        let response =
+            client.post(format!("{}/v1/batch", binary.url)).basic_auth("k", Some("")).body(body).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["x-libroseg-ack"], "durable");
+    }
+    let received = |fake: &Fake| fake.bodies().iter().map(|body| body.as_array().map_or(0, Vec::len)).sum::<usize>();
+    eventually("both have everything", || received(&crm) == events && received(&warehouse) == events).await;
+
+    let state = ready(&binary).await;
+    for name in ["hanging", "refusing", "busy"] {
+        assert_eq!(state["destinations"][name]["waiting"], events, "{name}: {state}");
+    }
+    for name in ["crm", "warehouse"] {
+        assert_eq!(state["destinations"][name]["accepted"], events, "{name}: {state}");
+        assert_eq!(state["destinations"][name]["dead"], 0, "{name}: {state}");
+    }
+}
