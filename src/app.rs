@@ -374,9 +374,8 @@ impl Watched {
             None => json!({ "state": "ok" }),
         };
         let destinations = loaded.plan.destinations.iter();
-        let destinations: serde_json::Map<String, Value> = destinations
-            .map(|d| (d.name.to_string(), self.destination(d, statuses.get(&d.name), report.oldest_at)))
-            .collect();
+        let destinations: serde_json::Map<String, Value> =
+            destinations.map(|d| (d.name.to_string(), self.destination(d, statuses.get(&d.name)))).collect();
         json!({
             "ready": true,
             "ack": self.queue.ack().as_str(),
@@ -387,7 +386,7 @@ impl Watched {
         })
     }
 
-    fn destination(&self, destination: &Destination, status: Option<&Status>, oldest_at: Option<Timestamp>) -> Value {
+    fn destination(&self, destination: &Destination, status: Option<&Status>) -> Value {
         let books = self.queue.books(&destination.name).unwrap_or_default();
         let rest = status.and_then(|status| status.rest.as_ref());
         json!({
@@ -402,7 +401,7 @@ impl Watched {
             "dead": books.dead,
             "waiting": books.waiting(),
             "letters": books.letters,
-            "lag_seconds": books.lag(oldest_at, self.clock.now()).as_secs(),
+            "lag_seconds": books.lag(self.clock.now()).as_secs(),
         })
     }
 }

@@ -342,7 +342,7 @@ pub struct PlaceState {
     /// Waiting for another try.
     pub later: u64,
     /// For how long the oldest event that was never handed out has waited, at most; `None`: not known.
-    pub lag_seconds: Option<f64>,
+    pub lag_seconds: f64,
     /// Dead letters kept.
     pub letters: u64,
     /// Bytes of them.

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::event::Event;
 use crate::expr::filter::Filter;
 use crate::plan::Plan;
-use crate::queue::{AppendError, Books, Queue, StorageError, Verified};
+use crate::queue::{AppendError, Queue, StorageError, Verified};
 
 /// Where requests are carried out.
 pub struct Desk {
@@ -137,7 +137,7 @@ impl Desk {
             behind: books.behind,
             in_hand: books.in_hand,
             later: books.later,
-            lag_seconds: lag_seconds(&books, self.clock.now()),
+            lag_seconds: books.lag(self.clock.now()).as_secs_f64(),
             letters: books.letters,
             letters_bytes: books.letters_bytes,
         }
@@ -191,14 +191,6 @@ fn not_put_back(error: &AppendError, progress: &Progress) -> Failed {
     let failed = Failed::unable(format!("{error}; {} put back before that", events(progress.done)));
     let is_full = matches!(error, AppendError::Full { .. });
     if is_full { failed.with_help("start the service, which makes room by delivering, and ask it") } else { failed }
-}
-
-/// For how long the oldest event that was never handed out may have waited.
-fn lag_seconds(books: &Books, now: Timestamp) -> Option<f64> {
-    if books.behind == 0 {
-        return Some(0.0);
-    }
-    Some(now.duration_since(books.read_up_to?).as_secs_f64().max(0.0))
 }
 
 /// `1 event`, `2 events`.

@@ -133,7 +133,7 @@ fn size(bytes: u64) -> String {
 }
 
 fn row(place: &PlaceState) -> [String; 10] {
-    let lag = place.lag_seconds.map_or_else(|| "?".to_owned(), |seconds| format!("{seconds:.0}s"));
+    let lag = format!("{:.0}s", place.lag_seconds);
     [
         place.name.clone(),
         kind(place),

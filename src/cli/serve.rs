@@ -41,9 +41,10 @@ async fn serve(config: PathBuf, options: &Options, variables: BTreeMap<String, S
     };
     let listen = listen_address(&reload.current().plan.server.listen, port.as_deref(), options.listen.as_deref());
     let served = async {
+        let stop = stop_on_signal()?;
         let listener = app::bind(&listen).await?;
         let app = App::new(reload, clock).await?;
-        Arc::new(app).serve(listener, stop_on_signal()).await.map_err(anyhow::Error::from)
+        Arc::new(app).serve(listener, stop).await.map_err(anyhow::Error::from)
     };
     match served.await {
         Ok(()) => DONE,
@@ -81,33 +82,55 @@ fn listen_address(file: &str, port: Option<&str>, option: Option<&str>) -> Strin
     }
 }
 
-/// Cancelled by the first SIGTERM or SIGINT; the second one ends the process at once.
-fn stop_on_signal() -> CancellationToken {
+/// Cancelled by the first SIGTERM or SIGINT; the second one ends the process at once. Signals count from now on, not from
+/// when somebody first waits for them.
+fn stop_on_signal() -> std::io::Result<CancellationToken> {
+    let mut signals = Signals::new()?;
     let stop = CancellationToken::new();
     let token = stop.clone();
     tokio::spawn(async move {
-        signal().await;
+        signals.next().await;
         tracing::info!("shutting down; a second signal ends the process at once");
         token.cancel();
-        signal().await;
+        signals.next().await;
         std::process::exit(i32::from(WRONG));
     });
-    stop
+    Ok(stop)
+}
+
+/// The signals that end the process.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
+/// The signals that end the process.
 #[cfg(not(unix))]
-async fn signal() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+struct Signals(tokio::signal::windows::CtrlC);
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        tokio::signal::windows::ctrl_c().map(Self)
+    }
+
+    async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

@@ -171,7 +171,9 @@ impl Queue for Memory {
 
     fn books(&self, destination: &DestinationName) -> Option<Books> {
         let state = self.state();
-        Some(state.places.get(destination)?.place.books(state.recent.end()))
+        let place = &state.places.get(destination)?.place;
+        let next_at = state.entry(place.cursor).map(|next| next.event.received_at);
+        Some(place.books(state.recent.end(), next_at))
     }
 
     fn dead_letters(
@@ -291,7 +293,7 @@ impl State {
             return false;
         };
         let end = self.recent.end();
-        let waiting = self.places.remove(&name).map_or(0, |holder| holder.place.books(end).waiting());
+        let waiting = self.places.remove(&name).map_or(0, |holder| holder.place.books(end, None).waiting());
         tracing::warn!(destination.name = %name, events = waiting, "forgot the events of a removed destination: the queue is full");
         self.trim();
         true
@@ -322,9 +324,6 @@ impl State {
             place.hand_out(entry.offset, entry.event.clone());
             holder.kept_bytes += size_of(&entry.event);
             deliveries.push(Delivery { entry, attempts: Attempts::default() });
-        }
-        if place.cursor == end {
-            place.read_up_to = Some(now);
         }
         self.places.insert(destination.clone(), holder);
         self.trim();

@@ -124,8 +124,9 @@ pub struct Books {
     pub letters: u64,
     /// Bytes of them.
     pub letters_bytes: u64,
-    /// Everything accepted before this time has been handed out: how far the destination lags.
-    pub read_up_to: Option<Timestamp>,
+    /// When the oldest event beyond the cursor was accepted, or a little earlier where that is not known; `None` without
+    /// one.
+    pub unread_since: Option<Timestamp>,
     /// The place of the next event to be handed out for the first time.
     pub cursor: Offset,
 }
@@ -169,8 +170,10 @@ pub struct Damage {
     pub from: Offset,
     /// One past the last one.
     pub to: Offset,
-    /// Where in the file.
+    /// Where in the file; none of the events may be there when only its head is damaged.
     pub position_bytes: u64,
+    /// How many bytes of it.
+    pub size_bytes: u64,
 }
 
 /// The state of a queue, for people and metrics.
@@ -366,13 +369,10 @@ impl Books {
         self.behind + self.in_hand + self.later
     }
 
-    /// How long the oldest event that was never handed out has waited; zero without one. When that event was accepted is
-    /// not known, only since when nothing was handed out, so this is the most it can be. `oldest_at` stands in for a
-    /// destination to which nothing was handed out yet: when the queue's oldest event was accepted.
+    /// How long the oldest event that was never handed out has waited; zero without one.
     #[must_use]
-    pub fn lag(&self, oldest_at: Option<Timestamp>, now: Timestamp) -> Duration {
-        let since = self.read_up_to.or(oldest_at).filter(|_| self.behind > 0);
-        since.and_then(|since| Duration::try_from(now.duration_since(since)).ok()).unwrap_or_default()
+    pub fn lag(&self, now: Timestamp) -> Duration {
+        self.unread_since.and_then(|since| Duration::try_from(now.duration_since(since)).ok()).unwrap_or_default()
     }
 
     /// Whether every accepted event is accounted for.

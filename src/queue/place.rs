@@ -28,7 +28,7 @@ pub(super) struct Place<L> {
     /// When each of `later` is due.
     due_of: BTreeMap<Offset, Timestamp>,
     pub(super) tally: Tally,
-    /// Everything accepted before this time was handed out.
+    /// When the last event that was handed out for the first time had been accepted.
     pub(super) read_up_to: Option<Timestamp>,
 }
 
@@ -353,8 +353,8 @@ impl<L: Kept> Place<L> {
         ranges
     }
 
-    /// Its books, with a log that ends at `end`.
-    pub(super) fn books(&self, end: u64) -> Books {
+    /// Its books, with a log that ends at `end`. `next_at` is when the event at the cursor was accepted, if that is known.
+    pub(super) fn books(&self, end: u64, next_at: Option<Timestamp>) -> Books {
         let Tally { absent, delivered, filtered, dropped, damaged, dead, letters, letters_bytes } = self.tally;
         Books {
             accepted: end - self.begin - absent,
@@ -368,7 +368,7 @@ impl<L: Kept> Place<L> {
             later: self.later.len() as u64,
             letters,
             letters_bytes,
-            read_up_to: self.read_up_to,
+            unread_since: next_at.or(self.read_up_to).filter(|_| end > self.cursor),
             cursor: Offset(self.cursor),
         }
     }

@@ -207,7 +207,7 @@ pub const METRICS: &[Metric] = &[
     gauge(
         "libroseg_destination_lag_seconds",
         "How long the oldest of them has waited at most; 0 without one",
-        Numbers::Each(|d, s| d.books.lag(s.queue.oldest_at, s.at).into()),
+        Numbers::Each(|d, s| d.books.lag(s.at).into()),
     ),
     gauge("libroseg_destination_dead_letters", "Dead letters that are kept", Numbers::Books(|b| b.letters)),
     gauge("libroseg_destination_dead_letters_bytes", "What they take up", Numbers::Books(|b| b.letters_bytes)),

@@ -260,17 +260,17 @@ fn verifying_tells_what_is_damaged_and_where() {
             let verified = log.verify(&group.file).unwrap();
             assert_eq!(verified.damaged.len(), 1);
             let damaged = verified.damaged[0];
-            assert_eq!((damaged.gap.from, damaged.gap.to), (group.offsets.start, group.offsets.end));
-            assert_eq!(damaged.position, group.bytes.start);
+            assert_eq!((damaged.from.0, damaged.to.0), (group.offsets.start, group.offsets.end));
+            assert_eq!(damaged.position_bytes, group.bytes.start);
             if !group.bytes.contains(&(verified.size_bytes - 1)) {
-                assert_eq!(damaged.position_end, group.bytes.end);
+                assert_eq!(damaged.size_bytes, group.bytes.end - group.bytes.start);
             }
         }
     }
     let rotten = copy(&sim);
     rotten.damage(&groups[0].file, |bytes| bytes[20] ^= 1);
     let verified = open(&rotten, 0).0.verify(&groups[0].file).unwrap();
-    assert_eq!((verified.damaged.len(), verified.damaged[0].position_end), (1, SEGMENT_HEADER_BYTES as u64));
+    assert_eq!((verified.damaged.len(), verified.damaged[0].size_bytes), (1, SEGMENT_HEADER_BYTES as u64));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A disk that is really full: senders hear 503 until there is room, and nothing that was answered 200 is lost.
 //!
 //! The queue lies on a small file system of its own, in memory, which the binary sees and nobody else
-//! (`unshare --mount`). Where that is not allowed a test says so and passes, except in CI.
+//! (`unshare --mount`). Where the system does not allow that a test says so and passes.
 
 use std::collections::BTreeSet;
 use std::fs;

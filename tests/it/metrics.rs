@@ -395,7 +395,7 @@ fn snapshot() -> Snapshot {
     };
     let destination = DestinationSnapshot {
         name: "crm".into(),
-        books: Books { behind: 7, read_up_to: ago(60), ..Books::default() },
+        books: Books { behind: 7, unread_since: ago(60), ..Books::default() },
         status: Status { tally, ..Status::default() },
         is_detached: false,
     };

@@ -36,6 +36,14 @@ impl Ledger {
         Self { places, next_letter: loaded.next_letter, ..Self::default() }
     }
 
+    /// Gives places that were damaged the whole log to read: to send again is better than to lose.
+    pub(super) fn restore(&mut self, damaged: Vec<DestinationName>, first: u64, end: u64) {
+        for name in damaged {
+            self.places.insert(name.clone(), Place::new(first, end, Some(Mode::Active)));
+            self.changed(&name);
+        }
+    }
+
     /// One past the last event that anything here knows of.
     pub(super) fn known_end(&self) -> u64 {
         self.places.values().map(|place| place.cursor).max().unwrap_or(0)
@@ -213,7 +221,7 @@ impl Ledger {
     pub(super) fn forget_detached(&mut self, before: Timestamp, end: u64) -> Vec<(DestinationName, u64)> {
         let is_old = |place: &Place<()>| place.mode.is_none() && place.detached_at.is_some_and(|at| at <= before);
         let old = self.places.iter().filter(|(_, place)| is_old(place));
-        let forgotten: Vec<_> = old.map(|(name, place)| (name.clone(), place.books(end).waiting())).collect();
+        let forgotten: Vec<_> = old.map(|(name, place)| (name.clone(), place.books(end, None).waiting())).collect();
         for (name, _) in &forgotten {
             self.places.remove(name);
             self.dirty.remove(name);
@@ -269,5 +277,22 @@ impl Ledger {
         for (name, id) in &changes.letters_removed {
             self.letters_going.remove(&(name.clone(), *id));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_whose_place_is_damaged_is_sent_everything_again_rather_than_nothing() {
+        let name = DestinationName::from("crm");
+        let mut ledger = Ledger::default();
+        ledger.restore(vec![name.clone()], 7, 10);
+        let attachment = Attachment { name: name.clone(), start: Start::Newest, mode: Mode::Active };
+        ledger.attach(&[attachment], 7, 10, Timestamp::UNIX_EPOCH);
+        let books = ledger.place(&name).map(|place| place.books(10, None));
+        assert_eq!(books.map(|books| (books.accepted, books.behind)), Some((3, 3)));
+        assert!(ledger.owes(7, 8));
     }
 }

@@ -16,12 +16,11 @@ use jiff::Timestamp;
 
 use super::files::{File, Files};
 use super::segment::{Missing, Segment, Step};
-pub use super::verify::{DamagedRange, Verified};
 pub use super::writer::Writer;
 use super::{recover, verify};
 use crate::attempt::DestinationName;
 use crate::event::Event;
-use crate::queue::Entry;
+use crate::queue::{Entry, Verified};
 
 /// An event to be written, and for whom.
 #[derive(Clone, Debug)]

@@ -37,7 +37,7 @@ use tokio::sync::Notify;
 use super::dedup::Dedup;
 use super::recent::Recent;
 use super::{
-    Ack, AppendError, Attachment, Books, Damage, Delivery, Entry, History, LetterId, Offset, Queue, ReadLimit, Report,
+    Ack, AppendError, Attachment, Books, Delivery, Entry, History, LetterId, Offset, Queue, ReadLimit, Report,
     Settlement, StorageError, Verified,
 };
 use crate::attempt::{DeadLetter, DestinationName};
@@ -140,8 +140,9 @@ impl Disk {
     /// # Errors
     /// When what they hold cannot be read.
     pub fn open_on(files: Arc<dyn Files>, options: Options, now: Timestamp) -> Result<Self, OpenError> {
-        let (state, loaded) = State::open(&files)?;
-        let ledger = Ledger::from_loaded(loaded);
+        let (state, mut loaded) = State::open(&files)?;
+        let damaged = std::mem::take(&mut loaded.damaged);
+        let mut ledger = Ledger::from_loaded(loaded);
         let segment_bytes_max = options.segment_bytes_max(files.as_ref());
         let opened = Log::open(Arc::clone(&files), segment_bytes_max, ledger.known_end());
         let (log, writer, recovery) = opened.map_err(OpenError::Log)?;
@@ -151,6 +152,7 @@ impl Disk {
                 "the log ends in a write that was cut off; it was never acknowledged"
             );
         }
+        ledger.restore(damaged, first_of(&log), log.end());
         let dedup = remembered(&log, &options, now)?;
         let shared = Arc::new(Shared {
             recent: Mutex::new(Recent::ending_at(log.end())),
@@ -178,6 +180,11 @@ fn spawn<T: Send + 'static>(name: &str, worker: T, run: fn(T)) -> Result<JoinHan
     std::thread::Builder::new().name(name.to_owned()).spawn(move || run(worker)).map_err(OpenError::Log)
 }
 
+/// The oldest event there is.
+fn first_of(log: &Log) -> u64 {
+    log.segments().first().map_or_else(|| log.end(), |segment| segment.first)
+}
+
 /// The message ids of the window, read from the end of the log: so many events at most, however many are stored.
 fn remembered(log: &Log, options: &Options, now: Timestamp) -> Result<Dedup, OpenError> {
     let mut dedup = Dedup::new(options.dedup_window, options.dedup_ids_max);
@@ -194,7 +201,7 @@ fn remembered(log: &Log, options: &Options, now: Timestamp) -> Result<Dedup, Ope
             let print = dedup.print(&entry.event);
             dedup.remember(print, entry.event.received_at);
         }
-        next = chunk.next;
+        next = chunk.next.max(next + 1);
     }
     Ok(dedup)
 }
@@ -271,28 +278,12 @@ fn verify_all(log: &Log) -> io::Result<Vec<Verified>> {
     let mut all = Vec::new();
     for segment in log.segments() {
         match log.verify(&segment.name) {
-            Ok(found) => all.push(verified(segment.name, found)),
+            Ok(verified) => all.push(verified),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
     Ok(all)
-}
-
-fn verified(name: String, found: log::Verified) -> Verified {
-    let damage = |range: log::DamagedRange| Damage {
-        from: Offset(range.gap.from),
-        to: Offset(range.gap.to),
-        position_bytes: range.position,
-    };
-    Verified {
-        name,
-        events: found.events,
-        size_bytes: found.size_bytes,
-        raw_bytes: found.raw_bytes,
-        torn_bytes: found.torn_bytes,
-        damaged: found.damaged.into_iter().map(damage).collect(),
-    }
 }
 
 // === impl Queue ===
@@ -314,11 +305,10 @@ impl Queue for Disk {
     }
 
     fn attach(&self, attachments: &[Attachment], now: Timestamp) -> BoxFuture<'_, Result<(), StorageError>> {
-        let first = self.shared.log.segments().first().map_or(0, |segment| segment.first);
         {
             let mut ledger = self.shared.ledger();
             let end = self.shared.end();
-            ledger.attach(attachments, first, end, now);
+            ledger.attach(attachments, first_of(&self.shared.log), end, now);
         }
         self.shared.changed.notify_waiters();
         // A new place must be known before the events that it is to look at: a crash would else begin it after them.
@@ -367,8 +357,10 @@ impl Queue for Disk {
 
     fn books(&self, destination: &DestinationName) -> Option<Books> {
         let ledger = self.shared.ledger();
-        let end = self.shared.end();
-        Some(ledger.place(destination)?.books(end))
+        let place = ledger.place(destination)?;
+        let recent = self.shared.recent();
+        let next_at = recent.get(place.cursor).map(|next| next.event.received_at);
+        Some(place.books(recent.end(), next_at))
     }
 
     fn dead_letters(

@@ -69,7 +69,7 @@ pub(super) async fn read(
     let mut room = Room::new(limit);
     let result = async {
         let mut deliveries = read_again(shared, destination, &mut room, now).await?;
-        while room.is_left() && read_new(shared, destination, limit, &mut room, now, &mut deliveries).await? {}
+        while room.is_left() && read_new(shared, destination, limit, &mut room, &mut deliveries).await? {}
         Ok::<_, StorageError>(deliveries)
     };
     match result.await {
@@ -119,10 +119,9 @@ async fn read_new(
     destination: &DestinationName,
     limit: ReadLimit,
     room: &mut Room,
-    now: Timestamp,
     deliveries: &mut Vec<Delivery>,
 ) -> Result<bool, StorageError> {
-    let Some((cursor, until)) = new_range(shared, destination, limit, now) else { return Ok(false) };
+    let Some((cursor, until)) = new_range(shared, destination, limit) else { return Ok(false) };
     let mut stretch = next_stretch(shared, destination, cursor, until, limit).await?;
     let has_moved = hand_out(shared, destination, &mut stretch, until, room, deliveries);
     shared.readers.keep(destination, stretch);
@@ -136,13 +135,12 @@ async fn read_new(
 }
 
 /// The new events that a destination may read now.
-fn new_range(shared: &Shared, destination: &DestinationName, limit: ReadLimit, now: Timestamp) -> Option<(u64, u64)> {
+fn new_range(shared: &Shared, destination: &DestinationName, limit: ReadLimit) -> Option<(u64, u64)> {
     let mut ledger = shared.ledger();
     let end = shared.end();
     let place = ledger.reading(destination)?;
     place.pass_skips(end);
     if place.cursor == end {
-        place.read_up_to = Some(now);
         shared.readers.forget(destination);
     }
     let until = place.readable_until(end);

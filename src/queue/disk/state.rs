@@ -105,6 +105,8 @@ pub struct Changes {
 pub struct Loaded {
     /// Places with their waiting events.
     pub places: BTreeMap<DestinationName, (PlaceRow, Vec<(Offset, WaitingRow)>)>,
+    /// Destinations whose place is damaged: where they stood is not known any more.
+    pub damaged: Vec<DestinationName>,
     /// The id for the next dead letter.
     pub next_letter: u64,
 }
@@ -334,11 +336,14 @@ fn load(database: &Database) -> Result<Loaded, redb::Error> {
         let (name, place) = row?;
         match rows::read_place(place.value()) {
             Ok(place) => drop(loaded.places.insert(name.value().into(), (place, Vec::new()))),
-            Err(error) => tracing::error!(
-                destination = name.value(),
-                %error,
-                "the place of a destination in {FILE} is damaged: it begins anew"
-            ),
+            Err(error) => {
+                tracing::error!(
+                    destination = name.value(),
+                    %error,
+                    "the place of a destination in {FILE} is damaged: it is sent everything that is retained again"
+                );
+                loaded.damaged.push(name.value().into());
+            }
         }
     }
     let table = transaction.open_table(WAITING)?;

@@ -697,7 +697,7 @@ fn a_damaged_letter_hides_no_other() {
 }
 
 #[test]
-fn a_damaged_place_is_left_out_and_leaves_nothing_to_its_successor() {
+fn a_damaged_place_is_told_of_and_leaves_nothing_to_its_successor() {
     let disk = Disk::default();
     let (mut state, _) = State::open(&disk.files()).unwrap();
     let mut changes = place(9);
@@ -711,6 +711,7 @@ fn a_damaged_place_is_left_out_and_leaves_nothing_to_its_successor() {
         transaction.open_table(PLACES).unwrap().insert("a", &b"?"[..]).unwrap();
     });
     let (mut state, loaded) = State::open(&disk.files()).unwrap();
+    assert_eq!(loaded.damaged, ["a".into()]);
     assert_eq!(loaded.places.into_keys().collect::<Vec<_>>(), ["b".into()]);
     state.commit(&place(0)).unwrap();
     drop(state);
