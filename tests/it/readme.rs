@@ -21,10 +21,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::tools::{has_chromium, has_node, python, sdks};
-use crate::support::{Binary, Fake, PATIENCE};
+use crate::support::{Answer, Binary, Fake, PATIENCE};
 
 /// The blocks of README.md, each run by a test of this file.
-const README_BLOCKS: [&str; 20] = [
+const README_BLOCKS: [&str; 22] = [
     "sh start",
     "sh curl",
     "json reply",
@@ -45,6 +45,8 @@ const README_BLOCKS: [&str; 20] = [
     "toml wrong",
     "sh check",
     "text picture",
+    "sh list",
+    "text listed",
 ];
 
 /// The pages whose links are followed.
@@ -322,6 +324,31 @@ fn the_picture_of_the_check_is_the_one_shown() {
 }
 
 #[test]
+fn a_dead_letter_is_listed_as_shown() {
+    let crm = Fake::start();
+    crm.then_always(Answer::status(422));
+    let destination = readme("toml destination").replace("https://crm.example.com", &crm.url());
+    let served = Served::start(&format!("{}\n{destination}", shipped()), &[("CRM_TOKEN", "secret")]);
+    served.sh(&readme("sh identify"));
+    let command = readme("sh list");
+    let words: Vec<&str> = command.split_whitespace().skip(1).collect();
+    let list = || {
+        let mut command = Binary::command();
+        command.args(&words).env("CRM_TOKEN", "secret").env_remove("COLUMNS").current_dir(served.folder.path());
+        without_times(&stdout(&command.output().unwrap()))
+    };
+    wait_until("the event is given up on", || list().contains("status"));
+    assert_eq!(list(), without_times(&readme("text listed")));
+}
+
+/// The text with every digit of a time as `x`.
+fn without_times(text: &str) -> String {
+    let masked = |word: &str| word.chars().map(|c| if c.is_ascii_digit() { 'x' } else { c }).collect::<String>();
+    let word = |word: &str| if word.ends_with('Z') && word.contains('T') { masked(word) } else { word.to_owned() };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
 fn the_commands_and_variables_are_those_of_the_help() {
     let help = stdout(&Binary::command().arg("--help").output().unwrap());
     let readme = page("README.md");
@@ -336,7 +363,7 @@ fn the_commands_and_variables_are_those_of_the_help() {
     expected.retain(|word| word != "--help" && word != "--version");
     expected.insert("LIBROSEG_WRITE_KEY".to_owned());
     assert_eq!(words(&code_spans(told).join(" ")), expected);
-    for command in ["serve", "check"] {
+    for command in ["serve", "check", "dead-letters", "replay", "queue"] {
         assert!(
             told.contains(&format!("`libroseg {command}")) && help.contains(&format!("\n  {command} ")),
             "{command}"
