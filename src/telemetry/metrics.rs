@@ -138,10 +138,15 @@ pub const METRICS: &[Metric] = &[
     info("libroseg_queue_info", "The kind of queue", "kind", |s| s.queue.kind),
     gauge(
         "libroseg_queue_size_bytes",
-        "What the queue takes up: event text in memory, or files on disk",
+        "What its log takes up: event text in memory, or files on disk",
         Numbers::Count(|s| s.queue.size_bytes),
     ),
     gauge("libroseg_queue_size_max_bytes", "What it may take up", Numbers::Count(|s| s.queue.size_bytes_max)),
+    gauge(
+        "libroseg_queue_state_bytes",
+        "What is kept beside the log: places, waiting events, dead letters; 0 in memory",
+        Numbers::Count(|s| s.queue.state_bytes),
+    ),
     gauge(
         "libroseg_queue_events",
         "Events in the log, delivered ones that are still kept included",
