@@ -176,13 +176,21 @@ fn open(plan: Arc<Plan>) -> Result<Desk, Failed> {
         (QueueKind::Disk, _) => {}
     }
     let clock = Clock::system();
-    let queue = app::open_queue(&plan.queue, clock.now()).map_err(|error| Failed::unable(with_cause(&error)))?;
+    let queue = app::open_queue(&plan.queue, clock.now()).map_err(|error| not_opened(&plan, &error))?;
     let plan = move || Arc::clone(&plan);
     Ok(Desk { queue, plan: Arc::new(plan), clock, dir, is_served: false })
 }
 
-fn with_cause(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+/// A service that was not reached may be why.
+fn not_opened(plan: &Plan, error: &dyn std::error::Error) -> Failed {
+    let failed = Failed::unable(error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")));
+    match socket_path(plan) {
+        Some(path) => failed.with_help(format!(
+            "no service listens at {}; `--control PATH` asks one that listens elsewhere",
+            path.display()
+        )),
+        None => failed,
+    }
 }
 
 fn no_service(plan: &Plan) -> Failed {

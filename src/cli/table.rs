@@ -1,4 +1,4 @@
-//! A table that fits a terminal and is written as it comes.
+//! A table that fits a terminal and is written as it comes. Numbers in it are whole.
 
 use std::io;
 
@@ -17,6 +17,9 @@ const ROWS_LOOKED_AT: usize = 500;
 
 /// What is between two columns.
 const GAP: &str = "  ";
+
+/// A number of at most so many digits, which is any `u64`, is never cut: it would be another one.
+const DIGITS_MAX: usize = 20;
 
 /// No column is made narrower than that, however narrow the terminal.
 const COLUMN_MIN: usize = 6;
@@ -79,10 +82,14 @@ fn drawn<const N: usize>(row: &[String; N], widths: &[usize; N]) -> String {
 }
 
 fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if text.chars().count() <= width || is_number(text) {
         return text.to_owned();
     }
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+fn is_number(text: &str) -> bool {
+    text.len() <= DIGITS_MAX && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -109,5 +116,12 @@ mod tests {
         assert_eq!(cut("abcdef", 4), "abc…");
         assert_eq!(cut("abcd", 4), "abcd");
         assert_eq!(cut("äöüß", 4), "äöüß");
+        assert_eq!(cut(&"7".repeat(21), 4), "777…");
+    }
+
+    #[test]
+    fn an_id_that_is_longer_than_those_of_the_first_rows_is_whole() {
+        assert!(drawn(&row(["3999", "Any", "u1"]), &[2, 5, 4]).starts_with("3999  Any"));
+        assert_eq!(cut(&u64::MAX.to_string(), 6), u64::MAX.to_string());
     }
 }

@@ -1,4 +1,5 @@
-//! `cargo bench --bench durable`: what an acknowledgement, a restart and a backlog cost with the queue on disk.
+//! `cargo bench --bench durable`: what an acknowledgement, a restart and a backlog cost with the queue on disk, and what
+//! destinations that are ill cost an acknowledgement.
 //!
 //! Beside everything that waits for the disk runs a bare group commit: a thread that takes all that is there, writes it
 //! with one `write`, makes it durable with one `sync_data`, and wakes whoever waited. It has no format, no checksums, no
@@ -6,9 +7,14 @@
 //! to compare between machines; the numbers beside them are this one's.
 //!
 //! No network, and no files outside of `target/`. `LIBROSEG_BENCH_BACKLOG=10000000` lets the backlog grow further than a
-//! million events, and takes minutes.
+//! million events, and takes minutes; without it everything takes about a minute. There are no other options.
 
-#![allow(clippy::cast_precision_loss, reason = "what is counted stays far below 2^52")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "what is counted stays far below 2^52"
+)]
 
 mod support;
 
@@ -22,19 +28,24 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::future::{BoxFuture, FutureExt as _, pending, ready};
+use jiff::Timestamp;
 use libroseg::attempt::{Attempts, DestinationName, Start, Verdict};
+use libroseg::clock::Clock;
+use libroseg::deliver::{Generation, Status, Stop, Worker};
 use libroseg::event::{Event, Kind};
+use libroseg::plan::{Reply, Request};
 use libroseg::queue::dedup::Dedup;
 use libroseg::queue::disk::{Disk, Options};
 use libroseg::queue::memory::Memory;
 use libroseg::queue::{Attachment, Mode, Queue, ReadLimit, Settlement};
 use libroseg::segment::{Call, Limits};
+use libroseg::sink::Sink;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use support::{now, read, track};
+use support::{compile, now, read, track};
 
 /// Requests at the same time, and events in each.
 const SHAPES: [(usize, usize); 6] = [(1, 1), (1, 100), (16, 1), (16, 100), (64, 1), (64, 100)];
@@ -46,8 +57,14 @@ const TURNS: usize = 3;
 /// Events made for one turn at most; some 90 MB.
 const TURN_EVENTS_MAX: usize = 100_000;
 
-/// Events for which CPU time is taken, which the system counts in hundredths of a second.
+/// Events for which CPU time is taken, which the system counts in hundredths of a second; fewer if the disk is slow.
 const CPU_EVENTS: usize = 200_000;
+const CPU_TURN: Duration = Duration::from_secs(3);
+
+/// Destinations beside which acknowledgements are timed, and who sends at half of what there is room for.
+const DESTINATIONS: usize = 5;
+const SENDERS: usize = 64;
+const HALF_LOAD_TURN: Duration = Duration::from_secs(1);
 
 /// A backlog grows tenfold from the first to the last of these.
 const BACKLOG_FIRST: usize = 1_000;
@@ -94,6 +111,14 @@ struct Bare {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A service that a destination sends to.
+#[derive(Clone, Copy)]
+enum Service {
+    Well,
+    Hangs,
+    Fails,
+}
+
 type Append = Arc<dyn Fn(Vec<Event>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 fn main() {
@@ -107,11 +132,12 @@ fn main() {
     println!("events of {} bytes of JSON\n", maker.event().json.len());
     acknowledgements(&runtime, &mut maker);
     cpu(&runtime, &mut maker);
+    isolation(&runtime, &mut maker);
     backlogs(&runtime, &mut maker, start);
     println!("\n{:.0} s in all", start.elapsed().as_secs_f64());
 }
 
-// === the three measurements ===
+// === the four measurements ===
 
 fn acknowledgements(runtime: &Runtime, maker: &mut Maker) {
     println!("durable acknowledgements, and a bare group commit on the same disk in turns with it");
@@ -147,6 +173,25 @@ fn cpu(runtime: &Runtime, maker: &mut Maker) {
             _ => println!("{batch:>6} not measured: this system has no /proc/self/stat"),
         }
     }
+}
+
+fn isolation(runtime: &Runtime, maker: &mut Maker) {
+    println!("\nacknowledgements at half load, beside {DESTINATIONS} destinations that deliver");
+    let well = [Service::Well; DESTINATIONS];
+    let mut ill = well;
+    ill[..2].copy_from_slice(&[Service::Hangs, Service::Fails]);
+    let full = beside(runtime, well, |queue| turn(runtime, maker, SENDERS, 1, &appender(queue)).per_second());
+    let (mut all_well, mut two_ill) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        all_well.extend(beside(runtime, well, |queue| half_load(runtime, maker, full / 2.0, queue)));
+        two_ill.extend(beside(runtime, ill, |queue| half_load(runtime, maker, full / 2.0, queue)));
+    }
+    let [well, ill] = [&mut all_well, &mut two_ill].map(|times| p99(times).as_secs_f64() * 1e3);
+    println!(
+        "{:>14} {:>16} {:>32} {:>8}",
+        "half events/s", "p99 ms, all well", "p99 ms, one hangs and one fails", "ratio"
+    );
+    println!("{:>14.0} {well:>16.2} {ill:>32.2} {:>8.2}", full / 2.0, ill / well);
 }
 
 fn backlogs(runtime: &Runtime, maker: &mut Maker, start: Instant) {
@@ -236,6 +281,72 @@ fn run(runtime: &Runtime, work: Vec<Vec<Vec<Event>>>, append: &Append, time_max:
     })
 }
 
+/// Does something with a queue from which workers deliver to these services.
+fn beside<T>(runtime: &Runtime, services: [Service; DESTINATIONS], work: impl FnOnce(&Arc<dyn Queue>) -> T) -> T {
+    let names: Vec<String> = (0..services.len()).map(|n| format!("d{n}")).collect();
+    let lines = names
+        .iter()
+        .map(|name| format!("[destinations.{name}]\nurl = \"http://localhost\"\nbatch = {{ max_events = 100 }}\n"));
+    let plan = compile(&format!("[sources.s]\nwrite_keys = [\"k\"]\n{}", lines.collect::<String>()));
+    let folder = temporary_folder();
+    let queue = open(folder.path());
+    let workers: Vec<_> = plan
+        .destinations
+        .iter()
+        .zip(services)
+        .map(|(destination, service)| {
+            attach(runtime, &queue, &destination.name);
+            let generation = Generation { destination: Arc::clone(destination), sink: Arc::new(service) };
+            let (name, statuses) = (destination.name.clone(), watch::channel(Status::default()).0);
+            let (sender, generations) = watch::channel(Some(generation));
+            let worker = Worker::new(name, Arc::clone(&queue), Clock::system(), generations, statuses);
+            // The plan stays in force as long as its sender is there.
+            runtime.spawn(async move { (worker.run(Stop::default()).await, sender).0 })
+        })
+        .collect();
+    let done = work(&queue);
+    for worker in workers {
+        worker.abort();
+        // It was ended in the middle.
+        let _ = runtime.block_on(worker);
+    }
+    done
+}
+
+/// Appends events one by one at a steady rate; answers how long each took since it was due.
+fn half_load(runtime: &Runtime, maker: &mut Maker, per_second: f64, queue: &Arc<dyn Queue>) -> Vec<Duration> {
+    let pause = Duration::from_secs_f64(SENDERS as f64 / per_second);
+    let count = (HALF_LOAD_TURN.as_secs_f64() / pause.as_secs_f64()).ceil().max(1.0) as usize;
+    let append = appender(queue);
+    // The first event of a queue makes a file.
+    runtime.block_on(append(maker.batches(1, 1).remove(0)));
+    let start = Instant::now();
+    let senders = (0..SENDERS).map(|sender| {
+        let (append, events) = (Arc::clone(&append), maker.batches(count, 1));
+        let first = start + pause.mul_f64(sender as f64 / SENDERS as f64);
+        runtime.spawn(async move {
+            let mut times = Vec::with_capacity(count);
+            for (n, events) in events.into_iter().enumerate() {
+                let due = first + pause.mul_f64(n as f64);
+                let is_late = due < Instant::now();
+                tokio::time::sleep_until(due.into()).await;
+                // A timer's own lateness is not the queue's.
+                let due = if is_late { due } else { Instant::now() };
+                append(events).await;
+                times.push(due.elapsed());
+            }
+            times
+        })
+    });
+    let all = futures_util::future::join_all(senders.collect::<Vec<_>>());
+    runtime.block_on(all).into_iter().flat_map(|times| times.expect("a sender does not panic")).collect()
+}
+
+fn p99(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
+
 fn cpu_per_event(
     runtime: &Runtime,
     maker: &mut Maker,
@@ -246,7 +357,7 @@ fn cpu_per_event(
     const APPENDERS: usize = 16;
     let work = (0..APPENDERS).map(|_| maker.batches(events / APPENDERS / batch, batch)).collect();
     let before = cpu_seconds()?;
-    let done = run(runtime, work, &appender(queue), None);
+    let done = run(runtime, work, &appender(queue), Some(CPU_TURN));
     Some((cpu_seconds()? - before) * 1e6 / done.events as f64)
 }
 
@@ -394,6 +505,19 @@ impl Maker {
 fn scramble(dice: &mut fastrand::Rng, digits: &mut [u8]) {
     for digit in digits.iter_mut().filter(|digit| **digit != b'-') {
         *digit = b"0123456789abcdef"[dice.usize(..16)];
+    }
+}
+
+// === impl Service ===
+
+impl Sink for Service {
+    fn send(&self, _: Request, _: Timestamp) -> BoxFuture<'_, Reply> {
+        let answered = |status| Reply::Answered { status, headers: Vec::new(), body: Bytes::new() };
+        match self {
+            Self::Well => ready(answered(200)).boxed(),
+            Self::Fails => ready(answered(503)).boxed(),
+            Self::Hangs => pending().boxed(),
+        }
     }
 }
 

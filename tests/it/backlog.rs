@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
+use libroseg::clock::Clock;
 use libroseg::event::Event;
 use libroseg::queue::Queue;
-use libroseg::queue::disk::Disk;
+use libroseg::queue::disk::{Disk, Options};
 use serde_json::Value;
 
 use crate::support::queue::{active, event, now, options};
@@ -16,25 +18,39 @@ const MANY: usize = 1_000_000;
 /// Events of the small one that it is compared with.
 const FEW: usize = 10_000;
 
+/// A queue of this size has segments of 3 MB: the log of the large backlog, some 30 MB, is many of them.
+const SIZE: &str = "48MB";
+const SIZE_BYTES: u64 = 48_000_000;
+
+/// Memory that the large backlog may take more than the small one: what is read ahead and how the allocator feels today.
+/// It is less than the message id of every event would take, and far less than the events do.
+const RESIDENT_BYTES_MAX: u64 = 32 << 20;
+
+/// Bytes that the start and the first requests may read more: three segments, however many there are.
+const READ_BYTES_MAX: u64 = 9_000_000;
+
 /// Has so many events wait for `crm` in a folder.
 fn fill(folder: &Path, events: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let queue = Disk::open(options(&folder.join("queue")), now()).unwrap();
+        let options = Options { size_bytes_max: SIZE_BYTES, ..options(&folder.join("queue")) };
+        let queue = Disk::open(options, now()).unwrap();
         queue.attach(&active(&["crm"]), now()).await.unwrap();
+        // Message ids as old as this are remembered.
+        let received_at = Clock::system().now();
         let all: Vec<usize> = (0..events).collect();
         for batch in all.chunks(5000) {
-            queue.append(batch.iter().map(|n| waiting(*n)).collect()).await.unwrap();
+            queue.append(batch.iter().map(|n| waiting(*n, received_at)).collect()).await.unwrap();
         }
         queue.flush().await.unwrap();
     });
 }
 
-fn waiting(n: usize) -> Event {
+fn waiting(n: usize, received_at: Timestamp) -> Event {
     let json = format!(
         r#"{{"type":"track","messageId":"m{n}","userId":"user-{n}","event":"Order Completed","properties":{{"total":{n},"currency":"EUR","products":[{{"sku":"a-{n}","quantity":1}}]}},"timestamp":"2026-01-02T03:04:05Z","receivedAt":"2026-01-02T03:04:05Z"}}"#
     );
-    Event { json: json.into(), ..event(&format!("m{n}")) }
+    Event { json: json.into(), received_at, ..event(&format!("m{n}")) }
 }
 
 fn start(folder: &Path, url: &str) -> Binary {
@@ -42,11 +58,19 @@ fn start(folder: &Path, url: &str) -> Binary {
     let config = folder.join("libroseg.toml");
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\n[sources.test]\nwrite_keys = [\"k\"]\n[queue]\ndir = \"{}\"\n\
+         max_size = \"{SIZE}\"\ndedup_ids = {FEW}\n\
          [destinations.crm]\nurl = \"{url}\"\nbody = {{ user = \"{{{{ userId }}}}\" }}\nbatch = {{ max_events = 500 }}\ntimeout = \"10m\"\n",
         dir.display()
     );
     std::fs::write(&config, text).unwrap();
     Binary::start(&config)
+}
+
+/// Bytes of the log's files.
+fn log_bytes(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder.join("queue")).unwrap().map(Result::unwrap);
+    let logs = entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "log"));
+    logs.map(|entry| entry.metadata().unwrap().len()).sum()
 }
 
 async fn ready(binary: &Binary) -> Value {
@@ -59,7 +83,7 @@ async fn ready(binary: &Binary) -> Value {
 async fn memory_and_start_do_not_grow_with_the_backlog() {
     let crm = Fake::start();
     crm.then_always(Answer::hang());
-    let mut resident = Vec::new();
+    let (mut resident, mut read, mut stored) = (Vec::new(), Vec::new(), Vec::new());
     for events in [FEW, MANY] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_owned();
@@ -70,9 +94,13 @@ async fn memory_and_start_do_not_grow_with_the_backlog() {
         let before = crm.requests().len();
         eventually("requests are out", || crm.requests().len() >= before + 4).await;
         resident.push(binary.resident_bytes());
+        read.push(binary.read_bytes());
+        stored.push(log_bytes(folder.path()));
     }
-    // What a destination may hold, what is read ahead and the message ids are bounded, not the backlog.
-    assert!(resident[1] < resident[0] + (96 << 20), "{resident:?}");
+    println!("resident {resident:?}, read {read:?}, stored {stored:?}");
+    assert!(resident[1] < resident[0] + RESIDENT_BYTES_MAX, "{resident:?}");
+    assert!(stored[1] > 2 * READ_BYTES_MAX, "a start that reads everything would not be noticed: {stored:?}");
+    assert!(read[1] < read[0] + READ_BYTES_MAX, "{read:?}");
 }
 
 #[tokio::test]

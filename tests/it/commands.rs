@@ -1,11 +1,14 @@
-//! The commands that look into the queue, beside a running service: streams, exit codes, and the socket between them.
+//! The commands that look into the queue, beside a running service and without one: streams, exit codes, and the socket
+//! between them.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use libroseg::admin::{Request, Which, socket};
 use serde_json::{Value, json};
@@ -14,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::app::{HEAD, HEAD_IN_MEMORY, KEY};
 use crate::support::desk::example;
-use crate::support::{Answer, Binary, Fake, TestApp, client, eventually};
+use crate::support::fake::Recorded;
+use crate::support::{Answer, Binary, Fake, PATIENCE, TestApp, client, eventually};
 
 /// A running service in a folder of its own, with a control socket.
 struct Served {
@@ -40,23 +44,53 @@ impl Served {
         self.folder.path().join("control.sock")
     }
 
+    /// With a file as it is.
+    fn with_file(folder: TempDir, fake: Fake) -> Self {
+        Self { binary: Binary::start(&folder.path().join("libroseg.toml")), folder, fake }
+    }
+
+    /// Ends the service; what it leaves behind stays.
+    fn end(self, end: End) -> (TempDir, Fake) {
+        let Self { mut binary, folder, fake } = self;
+        match end {
+            End::Killed => binary.kill(),
+            End::Terminated => {
+                binary.signal("TERM");
+                assert!(binary.wait().success(), "{}", binary.log());
+            }
+        }
+        (folder, fake)
+    }
+
     fn run(&self, arguments: &[&str]) -> Output {
         run(self.folder.path(), arguments)
     }
 
-    /// What a command that goes well answers.
     #[track_caller]
     fn answer(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
-        stdout(&output)
+        answer(self.folder.path(), arguments)
     }
 
-    /// The same in JSON, line by line.
     #[track_caller]
     fn json(&self, arguments: &[&str]) -> Vec<Value> {
-        let text = self.answer(&[arguments, &["--format", "json"]].concat());
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        json_lines(self.folder.path(), arguments)
+    }
+
+    /// What `/ready` tells of a destination.
+    async fn books(&self, destination: &str) -> Value {
+        let response = client().get(format!("{}/ready", self.binary.url)).send().await.unwrap();
+        let ready: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        ready["destinations"][destination].clone()
+    }
+
+    /// Waits until its books are so.
+    async fn has_books(&self, destination: &str, what: &str, is_so: impl Fn(&Value) -> bool) {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while !is_so(&self.books(destination).await) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        assert!(waited.await.is_ok(), "never so: {what}: {}", self.books(destination).await);
     }
 
     async fn track(&self, event: &str) {
@@ -76,6 +110,13 @@ impl Served {
     }
 }
 
+/// How a service ends.
+#[derive(Clone, Copy)]
+enum End {
+    Terminated,
+    Killed,
+}
+
 fn write(folder: &Path, control: &str, lines: &str) -> PathBuf {
     let path = folder.join("libroseg.toml");
     std::fs::write(&path, format!("[server]\nlisten = \"127.0.0.1:0\"\ncontrol = \"{control}\"\n{HEAD}{lines}"))
@@ -87,6 +128,21 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Binary::command();
     command.args(arguments).env("COLUMNS", "100").current_dir(folder).stdin(Stdio::null());
     command.output().unwrap()
+}
+
+/// What a command that goes well answers.
+#[track_caller]
+fn answer(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+/// The same in JSON, line by line.
+#[track_caller]
+fn json_lines(folder: &Path, arguments: &[&str]) -> Vec<Value> {
+    let text = answer(folder, &[arguments, &["--format", "json"]].concat());
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn stdout(output: &Output) -> String {
@@ -370,6 +426,234 @@ async fn typed(folder: &Path, line: &str) -> String {
     let folder = folder.to_owned();
     let command = move || run(&folder, &words.iter().skip(1).map(String::as_str).collect::<Vec<_>>());
     stdout(&tokio::task::spawn_blocking(command).await.unwrap())
+}
+
+// === a queue whose service is stopped ===
+
+/// Two destinations, of which `crm` refuses an event without an email.
+const STRICT: [&str; 2] = ["{{ properties.email | required }}", "by the first rules"];
+
+/// The same, corrected.
+const CORRECTED: [&str; 2] = ["{{ properties.email or 'none' }}", "by the corrected rules"];
+
+fn write_rules(folder: &Path, fake: &Fake, [email, rules]: [&str; 2]) {
+    let destination = |name: &str, field: &str, template: &str| {
+        let body = format!("{{ {field} = \"{template}\", event = \"{{{{ event }}}}\" }}");
+        format!("[destinations.{name}]\nurl = \"{}/{name}\"\nbody = {body}\n", fake.url())
+    };
+    write(folder, "control.sock", &(destination("crm", "email", email) + &destination("warehouse", "rules", rules)));
+}
+
+/// A service that gave up on three events for `crm`, and delivered them to `warehouse`.
+async fn with_letters_and_deliveries() -> Served {
+    let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::start());
+    write_rules(folder.path(), &fake, STRICT);
+    let served = Served::with_file(folder, fake);
+    for event in ["One", "Two", "Three"] {
+        served.track(event).await;
+    }
+    served.has_books("crm", "all are dead letters", |books| books["dead"] == 3).await;
+    served.has_books("warehouse", "all are delivered", |books| books["delivered"] == 3).await;
+    served
+}
+
+/// What every question is answered, without what is told of the service itself.
+fn answers_to_everything(folder: &Path) -> Vec<Vec<Value>> {
+    // Listing the letters waits until what became of events is written: a kill changes nothing after that.
+    let letters = json_lines(folder, &["dead-letters", "list"]);
+    let show = letters.iter().map(|letter| json_lines(folder, &["dead-letters", "show", &letter["id"].to_string()]));
+    let shown: Vec<Vec<Value>> = show.collect();
+    let mut state = json_lines(folder, &["queue", "inspect"]);
+    state[0].as_object_mut().unwrap().remove("is_served");
+    let others = [
+        &["dead-letters", "list", "--reason", "mapping", "--where", "$.event == 'Two'"][..],
+        &["dead-letters", "replay", "--dry-run"],
+        &["dead-letters", "replay", "--destination", "crm", "--dry-run", "--rate", "1/s"],
+        &["dead-letters", "purge", "--all", "--dry-run"],
+        &["replay", "--destination", "crm", "--dry-run"],
+        &["replay", "--destination", "warehouse", "--dry-run", "--where", "$.event != 'Two'"],
+        &["queue", "verify"],
+        &["queue", "export"],
+        &["queue", "export", "--with-meta", "--since", "1h"],
+    ];
+    let others = others.iter().map(|arguments| json_lines(folder, arguments));
+    [letters, state].into_iter().chain(shown).chain(others).collect()
+}
+
+/// Mistakes, with their exit codes.
+fn mistakes(folder: &Path) -> Vec<(Option<i32>, String)> {
+    let mistakes = [
+        &["dead-letters", "show", "9999"][..],
+        &["dead-letters", "replay", "9999"],
+        &["dead-letters", "purge", "9999", "--yes"],
+        &["dead-letters", "list", "--destination", "crn"],
+        &["replay", "--destination", "crn"],
+        &["queue", "export", "--where", "$.event = 1"],
+    ];
+    let told = |output: Output| (output.status.code(), stderr(&output));
+    mistakes.iter().map(|arguments| told(run(folder, arguments))).collect()
+}
+
+async fn a_stopped_queue_serves_every_command(end: End) {
+    let served = with_letters_and_deliveries().await;
+    let beside = answers_to_everything(served.folder.path());
+    let mistaken = mistakes(served.folder.path());
+    let codes: Vec<Option<i32>> = mistaken.iter().map(|(code, _)| *code).collect();
+    assert_eq!(codes, [1, 1, 1, 2, 2, 2].map(Some));
+
+    let (folder, fake) = served.end(end);
+    let path = folder.path();
+    assert_eq!(answers_to_everything(path), beside);
+    assert_eq!(mistakes(path), mistaken);
+    assert_eq!(json_lines(path, &["queue", "inspect"])[0]["is_served"], false);
+    for command in [&["dead-letters", "replay"][..], &["replay", "--destination", "warehouse"]] {
+        let paced = run(path, &[command, &["--rate", "10/s"]].concat());
+        assert_eq!((paced.status.code(), stdout(&paced).as_str()), (Some(2), ""), "{command:?}");
+        assert!(stderr(&paced).contains("no service runs") && stderr(&paced).contains("leave `--rate` out"));
+    }
+    assert_eq!(answers_to_everything(path), beside, "what was refused did nothing");
+
+    let only = |event: &str| format!("$.event == '{event}'");
+    let purged = answer(path, &["dead-letters", "purge", "--where", &only("Three"), "--yes"]);
+    assert_eq!(purged, "1 dead letter forgotten\n  crm: 1\n");
+    let replayed = run(path, &["dead-letters", "replay", "--where", &only("One")]);
+    assert_eq!(stdout(&replayed), "1 dead letter put back\n  crm: 1\n");
+    assert_eq!(stderr(&replayed), "note: no service runs: 1 event will be sent when it starts\n");
+    let replayed = run(path, &["replay", "--destination", "warehouse", "--where", &only("Two")]);
+    assert!(stdout(&replayed).starts_with("1 event put back for warehouse\n"), "{}", stdout(&replayed));
+    assert_eq!(stderr(&replayed), "note: no service runs: 1 event will be sent when it starts\n");
+    assert_eq!(fake.requests().len(), 3, "a command sends nothing");
+
+    write_rules(path, &fake, CORRECTED);
+    let served = Served::with_file(folder, fake);
+    served.has_books("crm", "what was put back is delivered", |books| books["delivered"] == 1).await;
+    served.has_books("warehouse", "what was put back is delivered", |books| books["delivered"] == 4).await;
+    let sent = |path: &str| -> Vec<Value> {
+        let of = |request: &Recorded| request.path == path;
+        served.fake.requests().into_iter().filter(of).map(|request| request.body).collect()
+    };
+    assert_eq!(sent("/crm"), [json!({ "email": "none", "event": "One" })]);
+    let warehouse = sent("/warehouse");
+    assert_eq!(warehouse.len(), 4);
+    assert_eq!(warehouse[3], json!({ "rules": CORRECTED[1], "event": "Two" }));
+    let left = served.json(&["dead-letters", "list"]);
+    assert_eq!((left.len(), &left[0]["name"]), (1, &json!("Two")));
+}
+
+#[tokio::test]
+async fn a_queue_whose_service_ended_answers_as_beside_it_and_what_is_put_back_arrives_after_the_start() {
+    a_stopped_queue_serves_every_command(End::Terminated).await;
+}
+
+#[tokio::test]
+async fn a_queue_whose_service_was_killed_answers_as_beside_it_and_what_is_put_back_arrives_after_the_start() {
+    a_stopped_queue_serves_every_command(End::Killed).await;
+}
+
+/// Changes a byte of the log's only file, in the middle of a text. Answers the file's name and the byte's place.
+fn damage(folder: &Path, text: &str) -> (String, u64) {
+    let files = std::fs::read_dir(folder.join("queue")).unwrap().map(|entry| entry.unwrap().path());
+    let mut logs = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    let (log, None) = (logs.next().unwrap(), logs.next()) else { panic!("there are several files") };
+    let mut bytes = std::fs::read(&log).unwrap();
+    let position = bytes.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
+    bytes[position] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    (log.file_name().unwrap().to_str().unwrap().to_owned(), position as u64)
+}
+
+#[tokio::test]
+async fn a_damaged_byte_is_told_with_its_file_and_place_and_everything_else_is_delivered() {
+    let served = Served::start("body = { event = \"{{ event }}\" }");
+    served.fake.then_always(Answer::hang());
+    for event in ["Number One", "Number Two", "Number Three"] {
+        served.track(event).await;
+    }
+    let (folder, fake) = served.end(End::Killed);
+    let (name, position) = damage(folder.path(), "Number Two");
+
+    let verified = run(folder.path(), &["queue", "verify"]);
+    assert_eq!(verified.status.code(), Some(1), "{}", stderr(&verified));
+    assert!(stderr(&verified).ends_with("\n1 segment, 2 events, 1 damaged place\n"), "{}", stderr(&verified));
+    let told = stdout(&verified);
+    assert!(told.starts_with(&format!("{name}: 2 events, ")), "{told}");
+    let (_, place) = told.split_once("\n  damaged at byte ").unwrap();
+    let (group, events) = place.split_once(": ").unwrap();
+    assert_eq!(events, "events 1 to 1\n");
+    // What is damaged is the group that the byte is in: an event of some 400 bytes.
+    assert!((position.saturating_sub(1000)..position).contains(&group.parse().unwrap()), "{told}, not {position}");
+    let exported = run(folder.path(), &["queue", "export"]);
+    assert_eq!((exported.status.code(), stdout(&exported).lines().count()), (Some(1), 2));
+    assert!(stderr(&exported).contains("1 event could not be read"), "{}", stderr(&exported));
+
+    let before = fake.requests().len();
+    fake.then_always(Answer::status(200));
+    let served = Served::with_file(folder, fake);
+    served.track("Number Four").await;
+    let is_over = |books: &Value| books["waiting"] == 0 && books["accepted"] == 4;
+    served.has_books("crm", "the rest is delivered", is_over).await;
+    let books = served.books("crm").await;
+    assert_eq!((&books["damaged"], &books["delivered"]), (&json!(1), &json!(3)), "{books}");
+    let mut sent: Vec<Value> = served.fake.bodies()[before..].iter().map(|body| body["event"].clone()).collect();
+    sent.sort_by_key(Value::to_string);
+    assert_eq!(sent, ["Number Four", "Number One", "Number Three"]);
+    assert_eq!(served.json(&["queue", "inspect"])[0]["damaged"], 1);
+    assert_eq!(served.run(&["queue", "verify"]).status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_queue_that_a_process_without_a_socket_has_open_is_left_to_it() {
+    let served = Served::start("");
+    std::fs::remove_file(served.socket()).unwrap();
+    for arguments in [
+        &["queue", "inspect"][..],
+        &["queue", "verify"],
+        &["dead-letters", "list"],
+        &["dead-letters", "purge", "--all", "--yes"],
+        &["replay", "--destination", "crm"],
+    ] {
+        let output = served.run(arguments);
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(stderr(&output).contains("another process uses the queue"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("no service listens at control.sock"), "{}", stderr(&output));
+    }
+    served.track("Any").await;
+    served.fake.has(1).await;
+}
+
+// === a replay that is ended ===
+
+#[tokio::test]
+async fn a_replay_that_is_interrupted_ends_and_what_it_put_back_arrives() {
+    const EVENTS: u64 = 3000;
+    let served = Served::start("body = { id = \"{{ messageId }}\" }\nbatch = { max_events = 100, max_age = \"20ms\" }");
+    for batch in (0..EVENTS).collect::<Vec<u64>>().chunks(1000) {
+        let event = |n: &u64| json!({ "type": "track", "userId": "u1", "event": "Any", "messageId": format!("m{n}") });
+        let body = json!({ "batch": batch.iter().map(event).collect::<Vec<Value>>() });
+        let request = client().post(format!("{}/v1/batch", served.binary.url)).basic_auth(KEY, Some(""));
+        assert_eq!(request.body(body.to_string()).send().await.unwrap().status().as_u16(), 200);
+    }
+    served.has_books("crm", "all are delivered", |books| books["delivered"] == EVENTS).await;
+
+    // At this rate it would take longer than any test has patience.
+    let mut command = Binary::command();
+    command.args(["replay", "--destination", "crm", "--rate", "20/s"]).current_dir(served.folder.path());
+    let mut replay = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    served.has_books("crm", "some are put back", |books| books["accepted"].as_u64().unwrap() >= EVENTS + 2).await;
+    let interrupt = std::process::Command::new("kill").args(["-INT", &replay.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    assert_eq!(replay.wait().unwrap().signal(), Some(2), "nobody takes the signal from it");
+    served.has_books("crm", "what was put back is delivered", |books| books["waiting"] == 0).await;
+
+    let (folder, fake) = served.end(End::Terminated);
+    let served = Served::with_file(folder, fake);
+    served.has_books("crm", "nothing is left", |books| books["waiting"] == 0).await;
+    let books = served.books("crm").await;
+    let accepted = books["accepted"].as_u64().unwrap();
+    assert!((EVENTS + 2..2 * EVENTS).contains(&accepted), "{books}");
+    assert_eq!(books["delivered"], accepted, "{books}");
+    let received: usize = served.fake.bodies().iter().map(|body| body.as_array().map_or(1, Vec::len)).sum();
+    assert_eq!(received as u64, accepted, "each as often as it was put in");
 }
 
 // === the socket ===

@@ -287,3 +287,24 @@ async fn what_was_answered_200_survives_every_kill() {
     binary.signal("TERM");
     assert_eq!(binary.wait().code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_message_that_is_sent_again_after_a_kill_is_answered_200_and_stored_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("libroseg.toml");
+    let witnesses = BTreeMap::from([("well", Witness::start(|_| Answer::status(200)))]);
+    write_config(&config, &witnesses);
+    let (client, [first, second]) = (client(), ["0-1", "0-2"].map(|id| vec![id.to_owned()]));
+
+    let binary = Binary::start(&config);
+    assert!(is_acknowledged(&client, &binary.url, &first, "").await);
+    binary.kill();
+    let binary = Binary::start(&config);
+    // As an SDK that never heard the answer, alone and in a batch with what is new.
+    assert!(is_acknowledged(&client, &binary.url, &first, "").await);
+    assert!(is_acknowledged(&client, &binary.url, &[first, second].concat(), "").await);
+
+    let books = books_at_rest(&binary.url).await;
+    assert_eq!((&books["well"]["accepted"], &books["well"]["delivered"]), (&json!(2), &json!(2)), "{books}");
+    assert_eq!(witnesses["well"].ids(), BTreeSet::from(["0-1", "0-2"].map(str::to_owned)));
+}

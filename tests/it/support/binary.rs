@@ -73,6 +73,13 @@ impl Binary {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    /// Bytes it has read so far, from files and sockets, cached or not, as Linux tells.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn read_bytes(&self) -> u64 {
+        let counts = std::fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
+        counts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+    }
+
     /// Its process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
