@@ -1,6 +1,6 @@
 //! Events of the log: sending them again, and writing them out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +15,11 @@ use crate::expr::filter::Filter;
 use crate::plan::{Destination, Plan};
 use crate::queue::{Books, Entry, Offset, Queue, ReadLimit, StorageError};
 
-/// Events read in one go: little memory, and few enough that running the rules on them never holds the thread for long.
-const CHUNK: ReadLimit = ReadLimit { events_max: 256, bytes_max: 4 << 20, waiting_max: usize::MAX };
+/// What is read of the log in one go: storage is not to read much more than is asked of it.
+const READ: ReadLimit = ReadLimit { events_max: usize::MAX, bytes_max: 1 << 20, waiting_max: usize::MAX };
+
+/// Events looked at in one go: few enough that running the rules on them never holds the thread for long.
+const CHUNK: usize = 256;
 
 /// The log is in the order in which events were stored, which is later than they arrived: by no more than the longest
 /// that a body may take (`body_timeout`, an hour at most), and a little.
@@ -27,7 +30,10 @@ const FAILURES_MAX: usize = 5;
 
 /// A range of the log, chunk by chunk, up to where it ended at first.
 struct Walk {
+    /// Where to read on.
     next: Offset,
+    /// What was read and is still to be looked at.
+    read: VecDeque<Arc<Entry>>,
     end: Offset,
     until: Option<Timestamp>,
     damaged: u64,
@@ -38,8 +44,8 @@ struct Replay<'a> {
     destination: Arc<Destination>,
     range: &'a Range,
     filter: Option<Filter>,
-    /// Events that wait for another try: they are sent again anyway.
-    waiting: BTreeSet<Offset>,
+    /// Events in hand or waiting for another try: they are sent anyway.
+    unsettled: BTreeSet<Offset>,
     told: Replayed,
 }
 
@@ -56,11 +62,11 @@ impl Desk {
     ) -> Result<(), Halt> {
         let mut pace = self.pace(rate.filter(|_| !dry_run))?;
         let (destination, books) = self.replayable(name)?;
-        let (filter, waiting) = (filter(range)?, self.waiting(name).await?);
+        let (filter, unsettled) = (filter(range)?, self.queue.unsettled(name));
         let mut walk = self.walk(range, self.queue.report().end.min(books.cursor)).await?;
         let told =
             Replayed { destination: name.to_string(), dry_run, still_to_come: books.waiting(), ..Replayed::default() };
-        let mut replay = Replay { destination, range, filter, waiting, told };
+        let mut replay = Replay { destination, range, filter, unsettled, told };
         let first = walk.next.0;
         let mut progress = Progress { of: walk.end.0.saturating_sub(first), ..Progress::default() };
         while let Some(entries) = walk.next(self.queue.as_ref()).await? {
@@ -68,7 +74,7 @@ impl Desk {
             if !dry_run {
                 self.put_all_back(name, &again, &mut pace, &mut progress, out).await?;
             }
-            progress.position = walk.next.0.saturating_sub(first);
+            progress.position = walk.position().0.saturating_sub(first);
             out.send(Answer::Progress(progress.clone())).await?;
             tokio::task::yield_now().await;
         }
@@ -117,20 +123,7 @@ impl Desk {
             Some(since) => self.queue.offset_at(since.0).await?,
             None => self.queue.report().first,
         };
-        Ok(Walk { next, end, until: range.until.map(|until| until.0), damaged: 0 })
-    }
-
-    /// The events that wait for another try at a destination.
-    async fn waiting(&self, name: &DestinationName) -> Result<BTreeSet<Offset>, Halt> {
-        let mut waiting = BTreeSet::new();
-        loop {
-            let after = waiting.last().copied();
-            let entries = self.queue.waiting(name, after, CHUNK).await;
-            if entries.is_empty() {
-                return Ok(waiting);
-            }
-            waiting.extend(entries.iter().map(|entry| entry.offset));
-        }
+        Ok(Walk { next, read: VecDeque::new(), end, until: range.until.map(|until| until.0), damaged: 0 })
     }
 
     pub(super) async fn export(&self, range: &Range, out: &Out) -> Result<(), Halt> {
@@ -187,17 +180,31 @@ fn exported(entry: &Entry) -> Exported {
 impl Walk {
     /// Some more entries, perhaps none; `None` at the end.
     async fn next(&mut self, queue: &dyn Queue) -> Result<Option<Vec<Arc<Entry>>>, StorageError> {
-        if self.next >= self.end {
-            return Ok(None);
+        if self.read.is_empty() {
+            if self.next >= self.end {
+                return Ok(None);
+            }
+            self.read_on(queue).await?;
         }
-        let mut history = queue.history(self.next, CHUNK).await?;
+        let some = self.read.len().min(CHUNK);
+        Ok(Some(self.read.drain(..some).collect()))
+    }
+
+    async fn read_on(&mut self, queue: &dyn Queue) -> Result<(), StorageError> {
+        let mut history = queue.history(self.next, READ).await?;
         self.damaged += history.damaged;
         self.next = history.next.filter(|next| *next > self.next).unwrap_or(self.end).min(self.end);
         history.entries.retain(|entry| entry.offset < self.end);
         if history.entries.iter().any(|entry| self.is_beyond(entry)) {
             self.next = self.end;
         }
-        Ok(Some(history.entries))
+        self.read = history.entries.into();
+        Ok(())
+    }
+
+    /// The next entry to be looked at.
+    fn position(&self) -> Offset {
+        self.read.front().map_or(self.next, |entry| entry.offset)
     }
 
     /// Whether no event of the range can come any more. Those put back arrived long before they were stored.
@@ -215,7 +222,7 @@ impl Replay<'_> {
         let mut again = Vec::new();
         for entry in entries {
             // What was put back, by an earlier replay say, is in the log a second time.
-            let is_original = entry.only.is_none() && !self.waiting.contains(&entry.offset);
+            let is_original = entry.only.is_none() && !self.unsettled.contains(&entry.offset);
             if !is_original || !self.range.holds(entry.event.received_at) {
                 continue;
             }

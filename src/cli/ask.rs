@@ -119,7 +119,7 @@ impl Asker<'_> {
         }
         let plan = reload::read(self.config, self.variables).map_err(|error| {
             serve::told(&error);
-            eprintln!("help: `--control PATH` asks a running service without reading the file");
+            super::note(format_args!("help: `--control PATH` asks a running service without reading the file"));
             UNABLE
         })?;
         if let Some(path) = socket_path(&plan)
@@ -205,9 +205,9 @@ fn no_service(plan: &Plan) -> Failed {
 
 /// Says what went wrong. Answers the exit code.
 pub(super) fn told(failed: &Failed) -> u8 {
-    eprintln!("error: {}", clean(&failed.message));
+    super::note(format_args!("error: {}", clean(&failed.message)));
     if let Some(help) = &failed.help {
-        eprintln!("help: {}", clean(help));
+        super::note(format_args!("help: {}", clean(help)));
     }
     match failed.fault {
         Fault::Wrong => WRONG,

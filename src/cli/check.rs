@@ -26,7 +26,7 @@ fn check(file: &Path, variables: &BTreeMap<String, String>) -> u8 {
         Ok(checked) => checked,
         Err(error) => {
             let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            eprintln!("error: {error}: {reason}");
+            super::note(format_args!("error: {error}: {reason}"));
             return UNABLE;
         }
     };

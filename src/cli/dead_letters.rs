@@ -1,7 +1,7 @@
 //! `libroseg dead-letters`: events given up on, to be looked at, sent again, or forgotten.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::{Args, Subcommand};
 
@@ -165,7 +165,7 @@ fn list(asker: &Asker<'_>, which: Which, limit: Option<u32>) -> u8 {
         table.push(row(&line))
     });
     if table.end().is_ok_and(|has_rows| !has_rows) && code == DONE {
-        eprintln!("no dead letters");
+        super::note(format_args!("no dead letters"));
     }
     code
 }
@@ -273,7 +273,7 @@ fn is_sure(asker: &Asker<'_>, which: &Which) -> Result<bool, u8> {
     if code != DONE {
         return Err(code);
     }
-    eprint!("forget {} for good? [y/N] ", counted(matching, "dead letter"));
+    let _ = write!(io::stderr(), "forget {} for good? [y/N] ", counted(matching, "dead letter"));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(|_| UNABLE)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -304,7 +304,7 @@ fn tell(letters: &Letters, deed: &str, format: Format) -> io::Result<()> {
         say(&format!("  {}: {count}", clean(destination)))?;
     }
     for note in &letters.notes {
-        eprintln!("note: {}", clean(note));
+        super::note(format_args!("note: {}", clean(note)));
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ impl Meter {
             bar.set_message(self.text(progress));
         } else if self.told_at.elapsed() >= LINE_PAUSE {
             self.told_at = Instant::now();
-            eprintln!("{} of {}: {}", progress.position, progress.of, self.text(progress));
+            super::note(format_args!("{} of {}: {}", progress.position, progress.of, self.text(progress)));
         }
     }
 

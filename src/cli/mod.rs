@@ -12,6 +12,8 @@ pub mod serve;
 mod table;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -88,7 +90,7 @@ const UNABLE: u8 = 2;
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     if let Err(error) = telemetry::start(arguments.log_format, arguments.log.as_deref()) {
-        eprintln!("error: --log: {error}");
+        note(format_args!("error: --log: {error}"));
         return ExitCode::from(UNABLE);
     }
     let files_or_config = |files: Vec<PathBuf>| if files.is_empty() { vec![arguments.config.clone()] } else { files };
@@ -108,6 +110,11 @@ pub fn run() -> ExitCode {
 fn variables() -> BTreeMap<String, String> {
     let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+/// Tells people something on stderr, whether or not anybody reads it: it must not change how a command ends.
+fn note(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Columns to draw in: the terminal's as the shell tells it, or plenty.

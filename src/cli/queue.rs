@@ -176,7 +176,7 @@ fn verify(asker: &Asker<'_>) -> u8 {
         return code;
     }
     let found = if damages == 0 { "no damage".to_owned() } else { counted(damages, "damaged place") };
-    eprintln!("{}, {}, {found}", counted(segments, "segment"), counted(events, "event"));
+    super::note(format_args!("{}, {}, {found}", counted(segments, "segment"), counted(events, "event")));
     if damages == 0 { DONE } else { WRONG }
 }
 

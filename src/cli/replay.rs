@@ -81,7 +81,7 @@ fn tell(told: &Replayed, format: Format) -> io::Result<()> {
         say(&format!("  {}: {}", clean(&failing.message_id), clean(&failing.error)))?;
     }
     for note in &told.notes {
-        eprintln!("note: {}", clean(note));
+        super::note(format_args!("note: {}", clean(note)));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
@@ -20,16 +21,22 @@ pub(super) struct Options {
     pub(super) listen: Option<String>,
 }
 
+/// At the end, calls that block get this long: a file that is being read from end to end, for a command that nobody
+/// waits for any more, must not keep the process.
+const BLOCKED_MAX: Duration = Duration::from_secs(1);
+
 /// Serves until a signal. Answers the exit code.
 pub(super) fn run(config: PathBuf, options: &Options, variables: BTreeMap<String, String>) -> u8 {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start the runtime: {error}");
+            super::note(format_args!("error: cannot start the runtime: {error}"));
             return UNABLE;
         }
     };
-    runtime.block_on(serve(config, options, variables))
+    let code = runtime.block_on(serve(config, options, variables));
+    runtime.shutdown_timeout(BLOCKED_MAX);
+    code
 }
 
 async fn serve(config: PathBuf, options: &Options, variables: BTreeMap<String, String>) -> u8 {
@@ -59,12 +66,12 @@ async fn serve(config: PathBuf, options: &Options, variables: BTreeMap<String, S
 pub(super) fn told(error: &LoadError) -> u8 {
     match error {
         LoadError::Unreadable { source, .. } => {
-            eprintln!("error: {error}: {source}");
-            eprintln!("help: name a file with --config FILE or LIBROSEG_CONFIG");
+            super::note(format_args!("error: {error}: {source}"));
+            super::note(format_args!("help: name a file with --config FILE or LIBROSEG_CONFIG"));
             UNABLE
         }
         LoadError::Mistaken { picture, .. } => {
-            eprintln!("{picture}error: {error}");
+            super::note(format_args!("{picture}error: {error}"));
             WRONG
         }
     }

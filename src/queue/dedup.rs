@@ -79,10 +79,13 @@ impl Dedup {
         before != Some(print.1)
     }
 
-    /// Forgets an event that was not stored after all.
+    /// Forgets an event that was not stored after all. Of several the one remembered last is to be forgotten first.
     pub fn forget(&mut self, print: Print) {
-        // Its key stays in `order` until it is old, which does no harm.
         self.seen.remove(&print.0);
+        // Senders come again and again while nothing can be stored: what they send must not push out what was.
+        if self.order.back().is_some_and(|(_, key)| *key == print.0) {
+            self.order.pop_back();
+        }
     }
 
     fn forget_old(&mut self, now: Timestamp) {

@@ -1,6 +1,6 @@
 //! The queue in this process: for tests, and where there is no disk. What it holds is lost when the process dies.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
@@ -142,6 +142,10 @@ impl Queue for Memory {
         ready(entries).boxed()
     }
 
+    fn unsettled(&self, destination: &DestinationName) -> BTreeSet<Offset> {
+        self.state().places.get(destination).map(|holder| holder.place.unsettled()).unwrap_or_default()
+    }
+
     fn changed(&self) -> BoxFuture<'_, ()> {
         self.changed.notified().boxed()
     }
@@ -252,6 +256,9 @@ impl State {
 
     fn push(&mut self, event: Event, only: Option<DestinationName>) {
         self.log_bytes += size_of(&event);
+        if let Some(holder) = only.as_ref().and_then(|only| self.places.get_mut(only)) {
+            holder.place.keep(self.recent.end());
+        }
         self.recent.push(event.clone(), only.clone());
         self.log.push_back((event, only));
     }

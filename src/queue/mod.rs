@@ -11,6 +11,7 @@ pub mod memory;
 mod place;
 mod recent;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -201,7 +202,7 @@ pub struct Report {
     pub dedup_ids: usize,
     /// Events not stored because they had been before.
     pub duplicates: u64,
-    /// Why it takes no events just now.
+    /// Why it takes no events just now, or cannot write what became of them.
     pub failing: Option<String>,
     /// How long it took to make a group of events durable.
     pub syncs: Histogram,
@@ -250,8 +251,8 @@ pub trait Queue: Send + Sync + 'static {
     /// dedup window): they are left out and the answer is the same. Ready when they are as safe as [`Queue::ack`] says.
     fn append(&self, events: Vec<Event>) -> BoxFuture<'_, Result<(), AppendError>>;
 
-    /// Stores events again for one destination, which will read them like new ones; no other sees them. They are not
-    /// checked for having been stored before. For replays.
+    /// Stores events again for one destination, which will read them like new ones, also when it skips others just now;
+    /// no other sees them. They are not checked for having been stored before. For replays.
     fn put_back(&self, destination: &DestinationName, events: Vec<Event>) -> BoxFuture<'_, Result<(), AppendError>>;
 
     /// Says which destinations are in force. A name seen for the first time begins where its attachment says; one that
@@ -272,8 +273,12 @@ pub trait Queue: Send + Sync + 'static {
         limit: ReadLimit,
     ) -> BoxFuture<'_, Vec<Arc<Entry>>>;
 
+    /// Where the events are that were handed out at least once and are not settled, those waiting for another try
+    /// included.
+    fn unsettled(&self, destination: &DestinationName) -> BTreeSet<Offset>;
+
     /// Ready when [`Queue::read`] may have more than it had: something was appended, released or
-    /// attached since the call.
+    /// attached since the call, or storage that could not be read may be read again.
     fn changed(&self) -> BoxFuture<'_, ()>;
 
     /// When the next event waiting for another try is due at a destination.

@@ -1,7 +1,7 @@
 //! One destination's bookkeeping, whatever the events are kept in: its cursor, what it has in hand, what waits for
 //! another try, and its books. No input or output.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -21,12 +21,15 @@ pub(super) struct Place<L> {
     pub(super) cursor: u64,
     /// Events before this one were in the log when the place began in the past: what is missing of them was let go.
     pub(super) history_end: u64,
-    /// Ranges (end exclusive) that are not for it, at or after the cursor, ascending; the last one may be open.
+    /// Ranges (end exclusive) that are not for it, at or after the cursor, ascending; the last one is open as long as it
+    /// skips.
     pub(super) skips: Vec<(u64, u64)>,
     pub(super) in_hand: BTreeMap<Offset, InHand>,
     pub(super) later: BTreeMap<(Timestamp, Offset), Later<L>>,
     /// When each of `later` is due.
     due_of: BTreeMap<Offset, Timestamp>,
+    /// How many of `later` storage does not know as waiting.
+    later_unwritten: usize,
     pub(super) tally: Tally,
     /// When the last event that was handed out for the first time had been accepted.
     pub(super) read_up_to: Option<Timestamp>,
@@ -156,6 +159,7 @@ impl<L: Kept> Place<L> {
             in_hand: BTreeMap::new(),
             later: BTreeMap::new(),
             due_of: BTreeMap::new(),
+            later_unwritten: 0,
             tally: Tally::default(),
             read_up_to: None,
         }
@@ -180,6 +184,19 @@ impl<L: Kept> Place<L> {
             last.1 = last.1.min(end);
         }
         self.skips.retain(|(from, to)| from < to);
+    }
+
+    /// Takes the event that comes next in the log out of what is not for it: it was put back for this destination.
+    /// Answers whether it had to be.
+    pub(super) fn keep(&mut self, offset: u64) -> bool {
+        let Some(last) = self.skips.last_mut().filter(|(_, to)| *to == u64::MAX) else { return false };
+        if last.0 == offset {
+            last.0 += 1;
+        } else {
+            last.1 = offset;
+            self.skips.push((offset + 1, u64::MAX));
+        }
+        true
     }
 
     /// Moves the cursor over what is not for it, as far as the log goes.
@@ -220,6 +237,7 @@ impl<L: Kept> Place<L> {
     pub(super) fn take(&mut self, due: Timestamp, offset: Offset) -> Option<Later<L>> {
         let later = self.later.remove(&(due, offset))?;
         self.due_of.remove(&offset);
+        self.later_unwritten -= usize::from(!later.is_written);
         Some(later)
     }
 
@@ -258,6 +276,7 @@ impl<L: Kept> Place<L> {
     /// Lets an event wait.
     pub(super) fn wait(&mut self, due: Timestamp, offset: Offset, later: Later<L>) {
         self.due_of.insert(offset, due);
+        self.later_unwritten += usize::from(!later.is_written);
         self.later.insert((due, offset), later);
     }
 
@@ -318,6 +337,11 @@ impl<L: Kept> Place<L> {
             .filter_map(|(offset, due)| Some((*offset, self.later.get(&(*due, *offset))?)))
     }
 
+    /// The events that the cursor has passed and that are not settled: in hand, or waiting for another try.
+    pub(super) fn unsettled(&self) -> BTreeSet<Offset> {
+        self.in_hand.keys().chain(self.due_of.keys()).copied().collect()
+    }
+
     /// Whether it still needs an event in a range (end exclusive).
     pub(super) fn owes(&self, from: u64, to: u64) -> bool {
         let offsets = Offset(from)..Offset(to);
@@ -341,7 +365,8 @@ impl<L: Kept> Place<L> {
     pub(super) fn holes(&self) -> Vec<(u64, u64)> {
         let in_hand = self.in_hand.iter().filter(|(_, held)| !held.is_written).map(|(offset, _)| offset.0);
         let later = self.later.iter().filter(|(_, later)| !later.is_written).map(|((_, offset), _)| offset.0);
-        let mut offsets: Vec<u64> = in_hand.chain(later).collect();
+        // Asked with every write, and thousands may wait: mostly all of them are known.
+        let mut offsets: Vec<u64> = in_hand.chain(later.take(self.later_unwritten)).collect();
         offsets.sort_unstable();
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         for offset in offsets {
@@ -356,20 +381,27 @@ impl<L: Kept> Place<L> {
     /// Its books, with a log that ends at `end`. `next_at` is when the event at the cursor was accepted, if that is known.
     pub(super) fn books(&self, end: u64, next_at: Option<Timestamp>) -> Books {
         let Tally { absent, delivered, filtered, dropped, damaged, dead, letters, letters_bytes } = self.tally;
+        let skipped = self.skipped(end);
+        let behind = end - self.cursor - skipped;
         Books {
             accepted: end - self.begin - absent,
             delivered,
-            filtered,
+            filtered: filtered + skipped,
             dropped,
             damaged,
             dead,
-            behind: end - self.cursor,
+            behind,
             in_hand: self.in_hand.len() as u64,
             later: self.later.len() as u64,
             letters,
             letters_bytes,
-            unread_since: next_at.or(self.read_up_to).filter(|_| end > self.cursor),
+            unread_since: next_at.or(self.read_up_to).filter(|_| behind > 0),
             cursor: Offset(self.cursor),
         }
+    }
+
+    /// Events from the cursor on that are not for it.
+    fn skipped(&self, end: u64) -> u64 {
+        self.skips.iter().map(|(from, to)| to.min(&end).saturating_sub(self.cursor.max(*from))).sum()
     }
 }

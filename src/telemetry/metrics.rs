@@ -175,7 +175,7 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge(
         "libroseg_queue_failing",
-        "1 while the queue takes no events, else 0",
+        "1 while the queue takes no events or cannot write what became of them, else 0",
         Numbers::Count(|s| u64::from(s.queue.failing.is_some())),
     ),
     histogram("libroseg_queue_sync_seconds", "How long it took to make a group of events durable", |s| &s.queue.syncs),

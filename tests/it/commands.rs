@@ -739,6 +739,25 @@ async fn what_is_no_request_is_answered_and_the_next_is_served() {
 }
 
 #[tokio::test]
+async fn an_error_stream_that_nobody_reads_changes_no_exit_code() {
+    let served = Served::start("");
+    for (arguments, expected) in [
+        (vec!["queue", "verify"], 0),
+        (vec!["dead-letters", "list"], 0),
+        (vec!["dead-letters", "show", "7"], 1),
+        (vec!["replay", "--destination", "crn"], 2),
+        (vec!["--check", "missing.toml"], 2),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Binary::command();
+        command.args(&arguments).current_dir(served.folder.path()).stdin(Stdio::null());
+        let status = command.stdout(Stdio::null()).stderr(writer).status().unwrap();
+        assert_eq!(status.code(), Some(expected), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_command_that_goes_away_ends_its_work() {
     let app = TestApp::start(
         "[destinations.crm]\nurl = \"http://127.0.0.1:1\"\nbody = \"{{ properties.nothing | required }}\"\n",

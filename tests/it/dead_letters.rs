@@ -247,6 +247,26 @@ async fn letters_of_a_destination_that_is_gone_can_be_read_and_wait_when_replaye
 }
 
 #[tokio::test]
+async fn letters_replayed_for_a_destination_that_skips_wait_until_it_is_on() {
+    let fake = Fake::start();
+    fake.then_always(Answer::status(400));
+    let app = TestApp::start(&destination(&fake, "crm", "")).await;
+    app.track("u1", "One").await;
+    app.quiet().await;
+    fake.then_always(Answer::status(200));
+    assert!(app.reload(&destination(&fake, "crm", "enabled = false\nwhen_disabled = \"skip\"")).await);
+    app.track("u1", "Skipped").await;
+
+    let told = letters(ask(&app.app.desk, replay(Which::default())).await);
+    assert_eq!(told.done, 1);
+    assert!(app.reload(&destination(&fake, "crm", "")).await);
+    app.quiet().await;
+
+    let books = app.books("crm");
+    assert_eq!((books.letters, books.delivered, books.filtered), (0, 1, 1));
+}
+
+#[tokio::test]
 async fn letters_that_there_is_no_room_for_stay_letters() {
     let desk = full_queue(false, &Verdict::Dead(Failure::new(Reason::Mapping, "no"))).await;
     let failed = failed(&ask(&desk, replay(Which::default())).await);

@@ -1,16 +1,20 @@
 //! What the disk queue keeps when the process ends, what it lets go of, and what it says when there is no room.
 
-use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
+use futures_util::FutureExt as _;
 use libroseg::attempt::{Start, Verdict};
 use libroseg::event::Event;
+use libroseg::queue::disk::files::{File, Files, Room};
 use libroseg::queue::disk::{Disk, OpenError, Options};
 use libroseg::queue::{AppendError, Attachment, Mode, Offset, Queue, ReadLimit};
 
-use crate::support::eventually;
 use crate::support::queue::{LIMIT, active, event, events, failure, ids, later, name, now, options, settled};
+use crate::support::sim::{Faults, Sim};
+use crate::support::{PATIENCE, eventually};
 
 fn open(dir: &Path) -> Disk {
     Disk::open(options(dir), now()).unwrap()
@@ -262,6 +266,40 @@ async fn dead_letters_go_when_they_are_too_old_or_too_many() {
 }
 
 #[tokio::test]
+async fn when_the_state_is_gone_everything_is_sent_again_rather_than_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let queue = open(folder.path());
+        queue.attach(&active(&["a"]), now()).await.unwrap();
+        queue.append(events(&["1", "2"])).await.unwrap();
+        deliver_all(&queue, "a").await;
+        queue.append(events(&["3"])).await.unwrap();
+    }
+    fs::remove_file(folder.path().join("state.redb")).unwrap();
+    // Looked into, by a command that attaches nothing: that makes a new file and settles nothing.
+    drop(open(folder.path()));
+    let queue = open(folder.path());
+    queue.attach(&active(&["a"]), now()).await.unwrap();
+    assert_eq!(read_all(&queue, "a").await, ["1", "2", "3"]);
+    queue.attach(&active(&["a", "new"]), now()).await.unwrap();
+    assert_eq!(read_all(&queue, "new").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_first_destination_begins_with_what_comes_after_it_also_when_there_were_none_before() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let queue = open(folder.path());
+        queue.attach(&[], now()).await.unwrap();
+        queue.append(events(&["1"])).await.unwrap();
+    }
+    let queue = open(folder.path());
+    queue.attach(&active(&["a"]), now()).await.unwrap();
+    queue.append(events(&["2"])).await.unwrap();
+    assert_eq!(read_all(&queue, "a").await, ["2"]);
+}
+
+#[tokio::test]
 async fn a_damaged_record_is_reported_skipped_and_counted_and_the_rest_is_delivered() {
     let folder = tempfile::tempdir().unwrap();
     {
@@ -310,6 +348,67 @@ async fn an_event_that_waits_and_is_damaged_is_skipped_and_counted() {
     assert_eq!(queue.read(&name("a"), LIMIT, later(9)).await.len(), 0);
 }
 
+#[tokio::test]
+async fn damage_is_counted_once_however_the_log_is_cut_into_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let queue = open(folder.path());
+        queue.attach(&active(&["a"]), now()).await.unwrap();
+        for n in 0..20 {
+            queue.append(vec![large(&n.to_string(), 1000)]).await.unwrap();
+        }
+    }
+    damage(folder.path(), 15_000);
+    let queue = open(folder.path());
+    let (mut next, mut entries, mut damaged) = (Some(Offset(0)), 0, 0);
+    while let Some(from) = next {
+        let history = queue.history(from, ReadLimit { events_max: 2, ..LIMIT }).await.unwrap();
+        (next, entries, damaged) = (history.next, entries + history.entries.len(), damaged + history.damaged);
+    }
+    assert_eq!((entries, damaged), (19, 1));
+}
+
+/// A destination that lags: of its first read, events are left that were read ahead.
+async fn lagging() -> (Sim, Disk) {
+    let sim = Sim::new(1);
+    let open = || Disk::open_on(sim.files(), options(Path::new("")), now()).unwrap();
+    {
+        let queue = open();
+        queue.attach(&active(&["a"]), now()).await.unwrap();
+        for n in 0..300 {
+            queue.append(vec![large(&n.to_string(), 10_000)]).await.unwrap();
+        }
+    }
+    let queue = open();
+    queue.attach(&active(&["a"]), now()).await.unwrap();
+    assert_eq!(queue.read(&name("a"), ReadLimit { events_max: 1, ..LIMIT }, now()).await.len(), 1);
+    (sim, queue)
+}
+
+#[tokio::test]
+async fn what_was_read_before_the_disk_failed_is_handed_out() {
+    let (sim, queue) = lagging().await;
+    sim.set_faults(Faults { read: 1.0, ..Faults::default() });
+
+    let read = read_all(&queue, "a").await.len() as u64;
+
+    assert!(read > 0, "some events had been read ahead");
+    assert_eq!(queue.books(&name("a")).unwrap().in_hand, 1 + read);
+}
+
+#[tokio::test]
+async fn a_reader_that_met_a_failing_disk_is_told_to_come_again() {
+    let (sim, queue) = lagging().await;
+    sim.set_faults(Faults { read: 1.0, ..Faults::default() });
+    read_all(&queue, "a").await;
+
+    let changed = queue.changed();
+    assert_eq!(read_all(&queue, "a").await.len(), 0);
+    sim.set_faults(Faults::default());
+    assert!(changed.now_or_never().is_some(), "nothing was appended, and nobody else would tell");
+    assert!(!read_all(&queue, "a").await.is_empty());
+}
+
 /// Flips bits of one byte of the first segment.
 fn damage(folder: &Path, position: usize) {
     let logs = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -318,6 +417,164 @@ fn damage(folder: &Path, position: usize) {
     let mut bytes = fs::read(&logs[0]).unwrap();
     bytes[position] ^= 0x55;
     fs::write(&logs[0], bytes).unwrap();
+}
+
+#[tokio::test]
+async fn what_was_handed_out_before_a_read_failed_is_not_lost_to_its_holder() {
+    let sim = Sim::new(1);
+    let unused = options(Path::new("unused"));
+    let all: Vec<String> = (0..2000).map(|n| n.to_string()).collect();
+    {
+        let queue = Disk::open_on(sim.files(), unused.clone(), now()).unwrap();
+        queue.attach(&active(&["a"]), now()).await.unwrap();
+        for batch in all.chunks(50) {
+            queue.append(batch.iter().map(|id| large(id, 4000)).collect()).await.unwrap();
+        }
+    }
+    sim.kill();
+    let queue = Disk::open_on(sim.files(), unused, now()).unwrap();
+    queue.attach(&active(&["a"]), now()).await.unwrap();
+    let mut read = Vec::new();
+    for _ in 0..200 {
+        sim.set_faults(Faults { read: 0.2, ..Faults::default() });
+        read.extend(read_all(&queue, "a").await);
+        if read.len() == all.len() {
+            break;
+        }
+    }
+    assert_eq!(read, all);
+}
+
+#[tokio::test]
+async fn a_reader_whom_the_disk_failed_is_told_to_come_again() {
+    let sim = Sim::new(1);
+    let unused = options(Path::new("unused"));
+    {
+        let queue = Disk::open_on(sim.files(), unused.clone(), now()).unwrap();
+        queue.attach(&active(&["a"]), now()).await.unwrap();
+        queue.append(events(&["1"])).await.unwrap();
+    }
+    sim.kill();
+    let queue = Disk::open_on(sim.files(), unused, now()).unwrap();
+    queue.attach(&active(&["a"]), now()).await.unwrap();
+    sim.set_faults(Faults { read: 1.0, ..Faults::default() });
+    let changed = queue.changed();
+    assert_eq!(read_all(&queue, "a").await, [""; 0]);
+    assert!(changed.now_or_never().is_some());
+    sim.set_faults(Faults::default());
+    assert_eq!(read_all(&queue, "a").await, ["1"]);
+}
+
+#[tokio::test]
+async fn destinations_that_could_not_be_written_down_are_not_in_force() {
+    let sim = Sim::new(1);
+    let queue = Disk::open_on(sim.files(), options(Path::new("unused")), now()).unwrap();
+    queue.attach(&active(&["a"]), now()).await.unwrap();
+    sim.set_faults(Faults { sync: 1.0, ..Faults::default() });
+    let skips = Attachment { name: name("a"), start: Start::Newest, mode: Mode::Skips };
+    assert!(queue.attach(&[skips], now()).await.is_err());
+    sim.set_faults(Faults::default());
+    queue.append(events(&["1"])).await.unwrap();
+    assert_eq!(read_all(&queue, "a").await, ["1"]);
+}
+
+#[tokio::test]
+async fn senders_that_come_again_and_again_do_not_push_out_the_message_ids_of_what_was_stored() {
+    let sim = Sim::new(1);
+    let few = Options { dedup_ids_max: 3, ..options(Path::new("unused")) };
+    let queue = Disk::open_on(sim.files(), few, now()).unwrap();
+    queue.attach(&active(&["a"]), now()).await.unwrap();
+    queue.append(events(&["1"])).await.unwrap();
+    sim.set_faults(Faults { write: 1.0, ..Faults::default() });
+    for _ in 0..10 {
+        assert!(queue.append(events(&["2", "3"])).await.is_err());
+    }
+    assert_eq!(queue.report().dedup_ids, 1);
+    queue.append(events(&["1"])).await.unwrap();
+    assert_eq!(queue.report().duplicates, 1);
+}
+
+#[tokio::test]
+async fn events_that_take_the_place_of_a_lost_log_are_not_taken_for_those_that_a_destination_skips() {
+    let folder = tempfile::tempdir().unwrap();
+    let skips = [Attachment { name: name("a"), start: Start::Newest, mode: Mode::Skips }];
+    {
+        let queue = open(folder.path());
+        queue.attach(&active(&["a"]), now()).await.unwrap();
+        queue.append(events(&["1", "2"])).await.unwrap();
+        queue.attach(&skips, now()).await.unwrap();
+        queue.append(events(&["3", "4", "5"])).await.unwrap();
+        queue.attach(&active(&["a"]), now()).await.unwrap();
+    }
+    for entry in fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+        if entry.path().extension().is_some_and(|extension| extension == "log") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let queue = open(folder.path());
+    queue.attach(&active(&["a"]), now()).await.unwrap();
+    queue.append(events(&["6", "7", "8", "9"])).await.unwrap();
+    assert_eq!(read_all(&queue, "a").await, ["6", "7", "8", "9"]);
+    assert!(queue.books(&name("a")).unwrap().balance());
+}
+
+/// Files of which one kind of call panics, once it is told to.
+#[derive(Clone)]
+struct Buggy {
+    files: Arc<dyn Files>,
+    room_panics: bool,
+    remove_panics: bool,
+}
+
+impl Files for Buggy {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.files.list()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
+        self.files.open(name)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        assert!(!self.remove_panics, "as the test wants it");
+        self.files.remove(name)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        self.files.sync_names()
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        let is_appender = std::thread::current().name() == Some("queue-append");
+        assert!(!(self.room_panics && is_appender), "as the test wants it");
+        self.files.room()
+    }
+}
+
+#[tokio::test]
+async fn a_queue_whose_thread_panicked_says_so_and_leaves_nobody_waiting() {
+    for room_panics in [true, false] {
+        let files = Buggy { files: Sim::new(1).files(), room_panics, remove_panics: !room_panics };
+        let small = small(Path::new("unused"));
+        let queue = Disk::open_on(Arc::new(files), small, now()).unwrap();
+        queue.attach(&active(&["a"]), now()).await.unwrap();
+        for n in 0..60 {
+            // It may be refused from the first one on.
+            let _ = queue.append(vec![large(&n.to_string(), 10_000)]).await;
+        }
+        deliver_all(&queue, "a").await;
+        queue.tidy(later(8 * 24 * 3600)).await;
+        eventually("it is told", || queue.report().failing.is_some()).await;
+        for _ in 0..2 {
+            let refused = queue.append(events(&["next"])).await;
+            assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+        }
+        if !room_panics {
+            queue.release(&name("a"));
+            let flushed = tokio::time::timeout(PATIENCE, queue.flush()).await;
+            assert!(matches!(flushed, Ok(Err(_))), "{flushed:?}");
+        }
+    }
 }
 
 #[tokio::test]

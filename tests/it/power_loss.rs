@@ -327,6 +327,23 @@ fn a_file_whose_sync_failed_is_not_tried_again() {
 }
 
 #[test]
+fn what_a_failed_sync_left_and_the_next_process_read_is_not_lost_with_the_power() {
+    for seed in 0..200 {
+        let sim = Sim::new(seed);
+        let (_, mut writer, _) = open(&sim, 0);
+        writer.append(&records(0..2)).unwrap();
+        sim.set_faults(Faults { sync: 1.0, set_len: 1.0, ..NO_FAULTS });
+        writer.append(&records(2..4)).unwrap_err();
+        sim.set_faults(NO_FAULTS);
+        sim.kill();
+        let (log, ..) = open(&sim, 0);
+        let read = log.end();
+        sim.crash(&mut Rng::with_seed(seed));
+        assert_eq!(open(&sim, 0).0.end(), read, "seed {seed}");
+    }
+}
+
+#[test]
 fn what_a_failed_write_left_does_not_come_back_when_what_took_its_place_is_removed() {
     let sim = Sim::new(1);
     let (log, mut writer, _) = open(&sim, 0);

@@ -1,5 +1,6 @@
 //! What every kind of queue does. A new kind is one more line in `each_queue`.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 
 use futures_util::FutureExt as _;
@@ -17,7 +18,19 @@ use crate::support::queue::{LIMIT, active, dedup, event, events, failure, ids, l
 /// A queue and the folder it may need.
 struct Kept {
     queue: Box<dyn Queue>,
-    _folder: TempDir,
+    is_disk: bool,
+    folder: TempDir,
+}
+
+impl Kept {
+    /// Ends what outlives a process, and opens it again.
+    fn restart(&mut self) {
+        if self.is_disk {
+            // The folder belongs to one at a time.
+            self.queue = Box::new(Memory::new(0, dedup()));
+            self.queue = Box::new(Disk::open(options(self.folder.path()), now()).unwrap());
+        }
+    }
 }
 
 impl Deref for Kept {
@@ -32,8 +45,8 @@ fn each_queue() -> Vec<Kept> {
     let folder = || tempfile::tempdir().unwrap();
     let disk = folder();
     vec![
-        Kept { queue: Box::new(Memory::new(1 << 20, dedup())), _folder: folder() },
-        Kept { queue: Box::new(Disk::open(options(disk.path()), now()).unwrap()), _folder: disk },
+        Kept { queue: Box::new(Memory::new(1 << 20, dedup())), is_disk: false, folder: folder() },
+        Kept { queue: Box::new(Disk::open(options(disk.path()), now()).unwrap()), is_disk: true, folder: disk },
     ]
 }
 
@@ -250,12 +263,11 @@ async fn a_destination_that_starts_with_the_oldest_reads_what_is_still_there() {
 #[tokio::test]
 async fn events_wait_for_a_destination_that_is_off_or_pass_it_by() {
     for queue in each_queue() {
-        let off = |mode| [Attachment { name: name("a"), start: Start::Newest, mode }];
         queue.attach(&active(&["a"]), now()).await.unwrap();
         queue.append(events(&["1"])).await.unwrap();
-        queue.attach(&off(Mode::Waits), now()).await.unwrap();
+        queue.attach(&[off(Mode::Waits)], now()).await.unwrap();
         queue.append(events(&["2"])).await.unwrap();
-        queue.attach(&off(Mode::Skips), now()).await.unwrap();
+        queue.attach(&[off(Mode::Skips)], now()).await.unwrap();
         queue.append(events(&["3", "4"])).await.unwrap();
         queue.attach(&active(&["a"]), now()).await.unwrap();
         queue.append(events(&["5"])).await.unwrap();
@@ -264,6 +276,45 @@ async fn events_wait_for_a_destination_that_is_off_or_pass_it_by() {
         let books = queue.books(&name("a")).unwrap();
         assert_eq!((books.accepted, books.filtered, books.in_hand, books.balance()), (5, 2, 3, true));
     }
+}
+
+#[tokio::test]
+async fn events_that_pass_by_a_destination_count_as_filtered_while_it_is_off() {
+    for queue in each_queue() {
+        queue.attach(&active(&["a"]), now()).await.unwrap();
+        queue.append(events(&["1"])).await.unwrap();
+        queue.attach(&[off(Mode::Skips)], now()).await.unwrap();
+        queue.append(events(&["2", "3"])).await.unwrap();
+        let books = queue.books(&name("a")).unwrap();
+        assert_eq!((books.filtered, books.waiting(), books.balance()), (2, 1, true));
+        assert_eq!(ids(&queue.read(&name("a"), LIMIT, now()).await), ["1"]);
+        assert_eq!(queue.books(&name("a")).unwrap().unread_since, None);
+    }
+}
+
+#[tokio::test]
+async fn what_is_put_back_for_a_destination_that_others_pass_by_waits_for_it() {
+    for mut queue in each_queue() {
+        queue.attach(&active(&["a"]), now()).await.unwrap();
+        queue.attach(&[off(Mode::Skips)], now()).await.unwrap();
+        queue.append(events(&["1"])).await.unwrap();
+        queue.put_back(&name("a"), events(&["2", "3"])).await.unwrap();
+        queue.append(events(&["4"])).await.unwrap();
+        queue.put_back(&name("a"), events(&["5"])).await.unwrap();
+        queue.put_back(&name("b"), events(&["6"])).await.unwrap();
+        let books = queue.books(&name("a")).unwrap();
+        assert_eq!((books.waiting(), books.balance()), (3, true));
+
+        queue.restart();
+        queue.attach(&active(&["a"]), now()).await.unwrap();
+        queue.append(events(&["7"])).await.unwrap();
+        assert_eq!(ids(&queue.read(&name("a"), LIMIT, now()).await), ["2", "3", "5", "7"]);
+        assert!(queue.books(&name("a")).unwrap().balance());
+    }
+}
+
+fn off(mode: Mode) -> Attachment {
+    Attachment { name: name("a"), start: Start::Newest, mode }
 }
 
 #[tokio::test]
@@ -353,6 +404,7 @@ enum Step {
     Release,
     Attach(Option<Mode>),
     PutBack(bool),
+    Restart,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -364,6 +416,7 @@ fn step() -> impl Strategy<Value = Step> {
         prop_oneof![Just(None), Just(Some(Mode::Active)), Just(Some(Mode::Waits)), Just(Some(Mode::Skips))]
             .prop_map(Step::Attach),
         any::<bool>().prop_map(Step::PutBack),
+        Just(Step::Restart),
     ]
 }
 
@@ -374,20 +427,24 @@ proptest! {
     fn whatever_happens_the_books_balance_and_nothing_is_handed_out_twice(steps in proptest::collection::vec(step(), 1..80)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for queue in each_queue() {
-            runtime.block_on(run(&*queue, &steps));
+            runtime.block_on(run(queue, &steps));
         }
     }
 }
 
-async fn run(queue: &dyn Queue, steps: &[Step]) {
+async fn run(mut queue: Kept, steps: &[Step]) {
     let (a, mut in_hand, mut next) = (name("a"), Vec::<Delivery>::new(), 0_u32);
     let (mut accepted, mut others) = (0_u64, 0_u64);
+    let (mut mode, mut owed) = (Some(Mode::Active), BTreeSet::<String>::new());
     queue.attach(&active(&["a"]), now()).await.unwrap();
     for (time, step) in steps.iter().enumerate() {
         let at = later(i64::try_from(time).unwrap());
         match step {
             Step::Append(count) => {
                 let batch: Vec<Event> = (0..u32::from(*count)).map(|n| event(&(next + n).to_string())).collect();
+                if mode != Some(Mode::Skips) {
+                    owed.extend(batch.iter().map(|event| event.message_id.to_string()));
+                }
                 next += u32::from(*count);
                 accepted += u64::from(*count);
                 queue.append(batch).await.unwrap();
@@ -405,25 +462,40 @@ async fn run(queue: &dyn Queue, steps: &[Step]) {
                     3 => Verdict::RetryAt(at + SignedDuration::from_secs(3), failure()),
                     _ => Verdict::Dead(failure()),
                 };
-                let settlements = in_hand
-                    .drain(..count.min(in_hand.len()))
-                    .enumerate()
-                    .map(|(n, d)| settled(&d, verdict(n)))
-                    .collect();
-                queue.settle(&a, settlements, at).await;
+                let of_these = in_hand.drain(..count.min(in_hand.len())).enumerate();
+                let settlements: Vec<_> = of_these.map(|(n, d)| (verdict(n), d)).collect();
+                for (verdict, delivery) in &settlements {
+                    let id = delivery.entry.event.message_id.as_str();
+                    assert!(owed.contains(id), "{id} was not for it, or is done");
+                    if !matches!(verdict, Verdict::RetryAt(..)) {
+                        owed.remove(id);
+                    }
+                }
+                queue.settle(&a, settlements.into_iter().map(|(v, d)| settled(&d, v)).collect(), at).await;
             }
             Step::Release => {
                 queue.release(&a);
                 in_hand.clear();
             }
-            Step::Attach(mode) => {
+            Step::Attach(next) => {
+                mode = *next;
                 let attachment = mode.map(|mode| Attachment { name: a.clone(), start: Start::Newest, mode });
                 queue.attach(attachment.as_slice(), at).await.unwrap();
             }
             Step::PutBack(is_ours) => {
-                queue.put_back(&name(if *is_ours { "a" } else { "b" }), events(&["again"])).await.unwrap();
+                let id = format!("again-{time}");
+                queue.put_back(&name(if *is_ours { "a" } else { "b" }), events(&[&id])).await.unwrap();
+                owed.extend(is_ours.then_some(id));
                 accepted += u64::from(*is_ours);
                 others += u64::from(!*is_ours);
+            }
+            Step::Restart => {
+                queue.restart();
+                if queue.is_disk {
+                    in_hand.clear();
+                }
+                let attachment = mode.map(|mode| Attachment { name: a.clone(), start: Start::Newest, mode });
+                queue.attach(attachment.as_slice(), at).await.unwrap();
             }
         }
         let mut offsets: Vec<_> = in_hand.iter().map(|delivery| delivery.entry.offset).collect();
@@ -437,4 +509,9 @@ async fn run(queue: &dyn Queue, steps: &[Step]) {
         // Those put back for others count until this destination has passed them.
         assert!((accepted..=accepted + others).contains(&books.accepted), "{books:?}, {accepted} and {others}");
     }
+    queue.attach(&active(&["a"]), now()).await.unwrap();
+    queue.release(&a);
+    let all = ReadLimit { events_max: 100_000, bytes_max: 1 << 30, waiting_max: 100_000 };
+    let left: BTreeSet<String> = ids(&queue.read(&a, all, later(1_000_000)).await).into_iter().collect();
+    assert_eq!(left, owed);
 }

@@ -156,6 +156,19 @@ async fn events_that_come_anyway_are_left_out() {
 }
 
 #[tokio::test]
+async fn events_that_are_in_hand_are_left_out() {
+    let fake = Fake::start();
+    let app = with_a_log(&destination(&fake, "crm", "batch = { max_events = 10, max_age = \"1h\" }")).await;
+    app.track("u1", "Batched").await;
+    app.quiet().await;
+    assert_eq!(app.books("crm").in_hand, 1);
+
+    let told = replayed(ask(&app.app.desk, request("crm", Range::default(), false)).await);
+
+    assert_eq!((told.in_range, told.put_back, told.still_to_come), (0, 0, 1));
+}
+
+#[tokio::test]
 async fn a_destination_without_rules_in_force_is_not_replayed_to() {
     let fake = Fake::start();
     let off = destination(&fake, "off", "enabled = false");

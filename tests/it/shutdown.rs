@@ -1,6 +1,7 @@
 //! A signal ends the binary in order.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -22,6 +23,10 @@ fn file_with(head: &str, lines: &str) -> (TempDir, PathBuf) {
 async fn track(binary: &Binary) -> reqwest::Result<reqwest::Response> {
     let body = json!({ "userId": "u1", "event": "Any" }).to_string();
     client().post(format!("{}/v1/track", binary.url)).basic_auth("test_write_key", Some("")).body(body).send().await
+}
+
+async fn metrics(binary: &Binary) -> String {
+    client().get(format!("{}/metrics", binary.url)).send().await.unwrap().text().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -111,4 +116,20 @@ async fn what_was_not_delivered_waits_on_disk_for_the_next_start() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_system_that_hangs_does_not_keep_the_process() {
+    let (folder, path) = file("[destinations.archive]\ntype = \"file\"\npath = \"pipe\"\n");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("[server]", "[server]\nshutdown_timeout = \"1s\"", 1)).unwrap();
+    // To open a pipe takes until somebody reads it, which nobody does.
+    assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
+    let mut binary = Binary::start(&path);
+    track(&binary).await.unwrap();
+    while !metrics(&binary).await.contains("requests_in_flight{destination=\"archive\"} 1\n") {}
+
+    binary.signal("TERM");
+
+    assert_eq!(binary.wait().code(), Some(0));
 }

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use libroseg::attempt::Verdict;
 use libroseg::queue::disk::{Disk, Options};
-use libroseg::queue::{Delivery, Queue, ReadLimit};
+use libroseg::queue::{Delivery, Mode, Queue, ReadLimit};
 
 use crate::support::queue::{active, event, failure, later, name, now, options, settled};
 use crate::support::sim::{Faults, Sim};
@@ -23,8 +23,10 @@ struct World {
     at: Timestamp,
     next_id: u32,
     appended: BTreeSet<String>,
-    acknowledged: BTreeSet<String>,
     /// By destination.
+    acknowledged: BTreeMap<&'static str, BTreeSet<String>>,
+    /// What is appended is not for `b`.
+    is_b_off: bool,
     delivered: BTreeMap<&'static str, BTreeSet<String>>,
     dead: BTreeMap<&'static str, BTreeSet<String>>,
     /// Delivered by the process that lives.
@@ -86,7 +88,8 @@ impl World {
             at: now(),
             next_id: 0,
             appended: BTreeSet::new(),
-            acknowledged: BTreeSet::new(),
+            acknowledged: BTreeMap::new(),
+            is_b_off: false,
             delivered: BTreeMap::new(),
             dead: BTreeMap::new(),
             unwritten: BTreeSet::new(),
@@ -105,14 +108,22 @@ impl World {
             self.sim.cut_power_after(self.rng.u32(1..200));
         }
         let Ok(queue) = Disk::open_on(self.sim.files(), tiny(), self.at) else { return };
-        if queue.attach(&active(&DESTINATIONS), self.at).await.is_err() {
+        if !self.attach(&queue, false).await {
             return;
         }
         for _ in 0..self.rng.u32(1..25) {
-            match self.rng.u32(0..6) {
+            match self.rng.u32(0..9) {
                 0 | 1 => self.append(&queue).await,
                 2 | 3 => self.deliver(&queue).await,
                 4 => self.flush(&queue).await,
+                5 => self.put_back(&queue).await,
+                6 => queue.tidy(self.at + SignedDuration::from_hours(24 * 8)).await,
+                7 => {
+                    let is_b_off = self.rng.bool();
+                    if !self.attach(&queue, is_b_off).await {
+                        return;
+                    }
+                }
                 _ => self.at += SignedDuration::from_secs(self.rng.i64(1..20)),
             }
         }
@@ -129,13 +140,36 @@ impl World {
         if self.rng.bool() { self.sim.kill() } else { self.sim.crash(&mut self.rng) }
     }
 
+    /// Both are on, or `b` is off and events pass it by.
+    async fn attach(&mut self, queue: &Disk, is_b_off: bool) -> bool {
+        let mut attachments = active(&DESTINATIONS);
+        if is_b_off {
+            attachments[1].mode = Mode::Skips;
+        }
+        self.is_b_off = is_b_off;
+        queue.attach(&attachments, self.at).await.is_ok()
+    }
+
+    async fn put_back(&mut self, queue: &Disk) {
+        let destination = DESTINATIONS[self.rng.usize(..DESTINATIONS.len())];
+        let id = format!("e{}", self.next_id);
+        self.next_id += 5;
+        self.appended.insert(id.clone());
+        if queue.put_back(&name(destination), vec![event(&id)]).await.is_ok() {
+            self.acknowledged.entry(destination).or_default().insert(id);
+        }
+    }
+
     async fn append(&mut self, queue: &Disk) {
         let ids: Vec<String> = (0..self.rng.u32(1..5)).map(|n| format!("e{}", self.next_id + n)).collect();
         self.next_id += 5;
         let events = ids.iter().map(|id| libroseg::event::Event { received_at: self.at, ..event(id) }).collect();
         self.appended.extend(ids.iter().cloned());
         if queue.append(events).await.is_ok() {
-            self.acknowledged.extend(ids);
+            let off = self.is_b_off.then_some("b");
+            for destination in DESTINATIONS.into_iter().filter(|destination| Some(*destination) != off) {
+                self.acknowledged.entry(destination).or_default().extend(ids.iter().cloned());
+            }
         }
     }
 
@@ -194,7 +228,8 @@ impl World {
             }
             let letters = queue.dead_letters(&name(destination), None, usize::MAX).await.unwrap();
             accounted.extend(letters.iter().map(|(_, letter)| letter.event.message_id.to_string()));
-            let lost: Vec<&String> = self.acknowledged.difference(&accounted).collect();
+            let acknowledged = self.acknowledged.remove(destination).unwrap_or_default();
+            let lost: Vec<&String> = acknowledged.difference(&accounted).collect();
             assert!(lost.is_empty(), "lost for {destination}: {lost:?}");
             let books = queue.books(&name(destination)).unwrap();
             assert!(books.balance() && books.behind == 0 && books.damaged == 0, "{books:?}");

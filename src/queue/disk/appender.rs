@@ -103,6 +103,15 @@ impl Inbox {
         self.bell.notify_one();
     }
 
+    /// Sends everybody away: the thread is gone.
+    pub(super) fn end(&self) {
+        let mut waiting = self.waiting();
+        waiting.is_closed = true;
+        waiting.requests.clear();
+        drop(waiting);
+        self.bell.notify_one();
+    }
+
     /// Everything that waits; empty once closed and nothing is left.
     fn take(&self) -> Vec<Request> {
         let mut waiting = self.waiting();
@@ -167,7 +176,7 @@ impl Appender {
         let Group { records, prints, answers, duplicates } = group;
         let result = if records.is_empty() { Ok(()) } else { self.store(records) };
         if result.is_err() {
-            for print in prints {
+            for print in prints.into_iter().rev() {
                 self.dedup.forget(print);
             }
         }
@@ -241,11 +250,17 @@ impl Appender {
 
     /// Lets destinations see what is durable now.
     fn publish(&self, records: Vec<Record>) {
+        let is_put_back = records.iter().any(|record| record.only.is_some());
+        // Held until all are there: whether a destination skips must not change meanwhile.
+        let mut ledger = is_put_back.then(|| self.shared.ledger());
         let mut recent = self.shared.recent();
         for record in records {
+            if let (Some(ledger), Some(only)) = (&mut ledger, &record.only) {
+                ledger.keep(only, recent.end());
+            }
             recent.push(record.event, record.only);
         }
-        drop(recent);
+        drop((recent, ledger));
         self.shared.changed.notify_waiters();
     }
 }

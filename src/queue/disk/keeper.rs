@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
-use super::Shared;
 use super::appender::reserve_bytes;
 use super::log::SegmentInfo;
 use super::state::{Changes, letter_bytes};
+use super::{ENDED, Shared};
 use crate::attempt::DestinationName;
 use crate::queue::{LetterId, StorageError};
 
@@ -55,6 +55,8 @@ struct Progress {
     written: u64,
     failures: u64,
     error: Option<StorageError>,
+    /// The thread is gone: nothing more will be written.
+    has_ended: bool,
 }
 
 /// The thread.
@@ -114,12 +116,14 @@ impl Desk {
         let mut progress = self.progress.subscribe();
         let failures = progress.borrow().failures;
         self.order(|orders| orders.write = Urgency::Now);
-        let arrived = progress.wait_for(|now| now.written >= sequence || now.failures > failures).await;
+        let is_decided = |now: &Progress| now.written >= sequence || now.failures > failures || now.has_ended;
+        let arrived = progress.wait_for(is_decided).await;
         // The sender lives in `self`: waiting cannot fail.
         let Ok(now) = arrived else { return Ok(()) };
         match &now.error {
-            Some(error) if now.written < sequence => Err(error.clone()),
-            _ => Ok(()),
+            _ if now.written >= sequence => Ok(()),
+            Some(error) => Err(error.clone()),
+            None => Err(StorageError(ENDED.to_owned())),
         }
     }
 
@@ -132,6 +136,11 @@ impl Desk {
                 return;
             }
         }
+    }
+
+    /// Says that the thread is gone to those who wait for it, now or later.
+    pub(super) fn end(&self) {
+        self.progress.send_modify(|progress| progress.has_ended = true);
     }
 
     fn order(&self, change: impl FnOnce(&mut Orders)) {
@@ -222,12 +231,14 @@ impl Keeper {
         self.not_before = Instant::now() + (took * PAUSE_SHARE).max(PAUSE_MIN);
         if std::mem::take(&mut self.is_failing) {
             tracing::info!("what became of events can be written again");
+            self.shared.meter.unwritable(None);
         }
         self.shared.desk.progress.send_modify(|progress| (progress.written, progress.error) = (sequence, None));
     }
 
     fn failed(&mut self, error: StorageError) {
         self.not_before = Instant::now() + REST;
+        self.shared.meter.unwritable(Some(error.to_string()));
         if !std::mem::replace(&mut self.is_failing, true) {
             tracing::error!(%error, "what became of events cannot be written; a crash now would repeat deliveries");
         }
@@ -351,11 +362,7 @@ pub(super) fn remove_letters(
         let next = shared.state().letters(destination, before, 1)?;
         found.extend(next.iter().filter(|(other, _)| other == id).map(|(id, letter)| (*id, letter_bytes(letter))));
     }
-    let mut ledger = shared.ledger();
-    found.retain(|(id, _)| !ledger.is_going(destination, *id));
-    let count = found.len() as u64;
-    ledger.remove_letters(destination, found);
-    Ok(count)
+    Ok(shared.ledger().remove_letters(destination, found))
 }
 
 // === impl Changes ===
@@ -368,6 +375,7 @@ impl Changes {
             && self.letters.is_empty()
             && self.letters_removed.is_empty()
             && self.forgotten.is_empty()
+            && !self.begins
     }
 
     /// Adds later changes: they win.
@@ -380,6 +388,7 @@ impl Changes {
         self.waiting.extend(later.waiting);
         self.letters.extend(later.letters);
         self.letters_removed.extend(later.letters_removed);
+        self.begins |= later.begins;
     }
 
     /// Drops what was to be written for a place that goes.

@@ -14,6 +14,8 @@ use crate::queue::{Attachment, LetterId, Mode, Offset, Settlement};
 pub(super) struct Ledger {
     places: BTreeMap<DestinationName, Place<()>>,
     next_letter: u64,
+    /// Whether no destination was ever attached.
+    is_new: bool,
     /// Counts what was decided, to know when it is written.
     sequence: u64,
     dirty: BTreeSet<DestinationName>,
@@ -33,7 +35,7 @@ impl Ledger {
     /// The ledger as it was written.
     pub(super) fn from_loaded(loaded: Loaded) -> Self {
         let places = loaded.places.into_iter().map(|(name, (row, waiting))| (name, opened(&row, waiting))).collect();
-        Self { places, next_letter: loaded.next_letter, ..Self::default() }
+        Self { places, next_letter: loaded.next_letter, is_new: loaded.is_new, ..Self::default() }
     }
 
     /// Gives places that were damaged the whole log to read: to send again is better than to lose.
@@ -46,7 +48,7 @@ impl Ledger {
 
     /// One past the last event that anything here knows of.
     pub(super) fn known_end(&self) -> u64 {
-        self.places.values().map(|place| place.cursor).max().unwrap_or(0)
+        self.places.values().map(known_end).max().unwrap_or(0)
     }
 
     pub(super) fn place(&self, name: &DestinationName) -> Option<&Place<()>> {
@@ -55,6 +57,14 @@ impl Ledger {
 
     pub(super) fn places(&self) -> impl Iterator<Item = (&DestinationName, &Place<()>)> {
         self.places.iter()
+    }
+
+    /// The destinations in force.
+    pub(super) fn attachments(&self) -> Vec<Attachment> {
+        let attachment = |(name, place): (&DestinationName, &Place<()>)| {
+            Some(Attachment { name: name.clone(), start: Start::Newest, mode: place.mode? })
+        };
+        self.places.iter().filter_map(attachment).collect()
     }
 
     /// A place, of which something is about to change that need not be written for its own sake: reading again what was
@@ -73,6 +83,12 @@ impl Ledger {
         let readers = self.places.values().filter(|place| place.mode == Some(Mode::Active));
         readers.map(|place| place.cursor).filter(|cursor| *cursor >= near).min().unwrap_or(end)
     }
+}
+
+/// One past the last event that a place knows of. Events that a damaged log lost must not be taken for new ones.
+fn known_end(place: &Place<()>) -> u64 {
+    let skipped_to = place.skips.iter().map(|(from, to)| if *to == u64::MAX { *from } else { *to }).max();
+    place.cursor.max(place.history_end).max(skipped_to.unwrap_or(0))
 }
 
 fn opened(row: &PlaceRow, waiting: Vec<(Offset, WaitingRow)>) -> Place<()> {
@@ -132,12 +148,19 @@ impl Ledger {
             place.set_mode(attachment.map(|attachment| attachment.mode), end, now);
             self.dirty.insert(name.clone());
         }
+        let is_state_lost = self.is_new && first < end;
+        if is_state_lost {
+            tracing::error!(
+                "the queue has events, but where its destinations stood is lost: they are sent everything again"
+            );
+        }
         for attachment in attachments.iter().filter(|attachment| attachment.mode == Mode::Active) {
-            let begin = if attachment.start == Start::Oldest { first } else { end };
+            let begin = if is_state_lost || attachment.start == Start::Oldest { first } else { end };
             let name = &attachment.name;
             self.places.entry(name.clone()).or_insert_with(|| Place::new(begin, end, Some(Mode::Active)));
             self.dirty.insert(name.clone());
         }
+        self.unwritten.begins |= std::mem::take(&mut self.is_new);
         self.sequence += 1;
     }
 
@@ -182,11 +205,19 @@ impl Ledger {
     /// Gives up an event that waits and turned out to be damaged.
     pub(super) fn lose(&mut self, name: &DestinationName, due: Timestamp, offset: Offset) {
         let Some(place) = self.places.get_mut(name) else { return };
-        if place.take(due, offset).is_some_and(|later| later.is_written) {
+        let Some(later) = place.take(due, offset) else { return };
+        if later.is_written {
             self.unwritten.waiting.insert((name.clone(), offset), None);
         }
         place.lose();
         self.changed(name);
+    }
+
+    /// Takes note that the next event of the log was put back for a destination.
+    pub(super) fn keep(&mut self, name: &DestinationName, offset: u64) {
+        if self.places.get_mut(name).is_some_and(|place| place.keep(offset)) {
+            self.changed(name);
+        }
     }
 
     /// Takes note that a place has passed events without settling any.
@@ -195,26 +226,23 @@ impl Ledger {
         self.sequence += 1;
     }
 
-    /// Whether a dead letter is to go already.
-    pub(super) fn is_going(&self, name: &DestinationName, letter: LetterId) -> bool {
-        self.letters_going.contains(&(name.clone(), letter))
-    }
-
     /// Bytes of all dead letters that are kept.
     pub(super) fn letters_bytes(&self) -> u64 {
         self.places.values().map(|place| place.tally.letters_bytes).sum()
     }
 
-    /// Takes note that dead letters of a destination are to go.
-    pub(super) fn remove_letters(&mut self, name: &DestinationName, letters: Vec<(LetterId, u64)>) {
-        self.letters_going.extend(letters.iter().map(|(id, _)| (name.clone(), *id)));
+    /// Takes note that dead letters of a destination are to go, but for those that are going already. Answers how many.
+    pub(super) fn remove_letters(&mut self, name: &DestinationName, mut letters: Vec<(LetterId, u64)>) -> u64 {
+        letters.retain(|(id, _)| self.letters_going.insert((name.clone(), *id)));
+        let count = letters.len() as u64;
         if let Some(place) = self.places.get_mut(name) {
             let bytes: u64 = letters.iter().map(|(_, bytes)| bytes).sum();
-            place.tally.letters = place.tally.letters.saturating_sub(letters.len() as u64);
+            place.tally.letters = place.tally.letters.saturating_sub(count);
             place.tally.letters_bytes = place.tally.letters_bytes.saturating_sub(bytes);
         }
         self.unwritten.letters_removed.extend(letters.into_iter().map(|(id, _)| (name.clone(), id)));
         self.changed(name);
+        count
     }
 
     /// Forgets places that were detached too long ago. Answers each with what was waiting for it.
@@ -283,6 +311,14 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dead_letter_that_two_want_to_go_goes_once() {
+        let name = DestinationName::from("crm");
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.remove_letters(&name, vec![(LetterId(1), 10), (LetterId(2), 10)]), 2);
+        assert_eq!(ledger.remove_letters(&name, vec![(LetterId(2), 10), (LetterId(3), 10)]), 1);
+    }
 
     #[test]
     fn a_destination_whose_place_is_damaged_is_sent_everything_again_rather_than_nothing() {

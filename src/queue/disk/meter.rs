@@ -15,6 +15,8 @@ pub(super) struct Meter {
     dedup_ids: AtomicUsize,
     /// Why nothing is taken just now.
     failing: Mutex<Option<String>>,
+    /// Why what became of events cannot be written just now.
+    unwritable: Mutex<Option<String>>,
 }
 
 /// From a fast local disk to one that is in trouble.
@@ -42,6 +44,7 @@ impl Meter {
             duplicates: AtomicU64::new(0),
             dedup_ids: AtomicUsize::new(dedup_ids),
             failing: Mutex::default(),
+            unwritable: Mutex::default(),
         }
     }
 
@@ -66,13 +69,18 @@ impl Meter {
         *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
+    pub(super) fn unwritable(&self, why: Option<String>) {
+        *self.unwritable.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
     /// The part of a report that is counted here.
     pub(super) fn report(&self) -> Report {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let why = |slot: &Mutex<Option<String>>| slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Report {
             duplicates: count(&self.duplicates),
             dedup_ids: self.dedup_ids.load(Ordering::Relaxed),
-            failing: self.failing.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            failing: why(&self.failing).or_else(|| why(&self.unwritable)),
             syncs: Histogram {
                 buckets: SYNC_BOUNDS.iter().copied().zip(self.syncs.iter().map(count)).collect(),
                 count: count(&self.sync_count),

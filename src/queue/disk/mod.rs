@@ -24,6 +24,7 @@ pub mod state;
 mod verify;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,9 +36,10 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 
 use super::dedup::Dedup;
+use super::place::Place;
 use super::recent::Recent;
 use super::{
-    Ack, AppendError, Attachment, Books, Delivery, Entry, History, LetterId, Offset, Queue, ReadLimit, Report,
+    Ack, AppendError, Attachment, Books, Delivery, Entry, History, LetterId, Mode, Offset, Queue, ReadLimit, Report,
     Settlement, StorageError, Verified,
 };
 use crate::attempt::{DeadLetter, DestinationName};
@@ -93,6 +95,9 @@ struct Shared {
     meter: Meter,
 }
 
+/// Sees to it that nobody waits for a thread that panicked.
+struct Watch(Arc<Shared>);
+
 /// Why a queue could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -111,6 +116,9 @@ pub enum OpenError {
     #[error(transparent)]
     State(#[from] StorageError),
 }
+
+/// What those hear who come after a thread panicked.
+const ENDED: &str = "the queue has stopped after an error in itself: start the service again, nothing stored is lost";
 
 /// A segment is at most this large: small enough to be read whole at start, large enough that ten gigabytes are some
 /// hundreds of files.
@@ -169,15 +177,25 @@ impl Disk {
             log,
         });
         let threads = vec![
-            spawn("queue-append", Appender::new(Arc::clone(&shared), writer, dedup), Appender::run)?,
-            spawn("queue-keep", Keeper::new(Arc::clone(&shared)), Keeper::run)?,
+            spawn("queue-append", &shared, Appender::new(Arc::clone(&shared), writer, dedup), Appender::run)?,
+            spawn("queue-keep", &shared, Keeper::new(Arc::clone(&shared)), Keeper::run)?,
         ];
         Ok(Self { shared, threads })
     }
 }
 
-fn spawn<T: Send + 'static>(name: &str, worker: T, run: fn(T)) -> Result<JoinHandle<()>, OpenError> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(move || run(worker)).map_err(OpenError::Log)
+fn spawn<T: Send + 'static>(
+    name: &str,
+    shared: &Arc<Shared>,
+    worker: T,
+    run: fn(T),
+) -> Result<JoinHandle<()>, OpenError> {
+    let watch = Watch(Arc::clone(shared));
+    let guarded = move || {
+        let _watch = watch;
+        run(worker);
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(guarded).map_err(OpenError::Log)
 }
 
 /// The oldest event there is.
@@ -229,6 +247,18 @@ impl Drop for Disk {
     }
 }
 
+impl Drop for Watch {
+    /// Of half a queue nothing can be promised: it takes nothing more, and says why.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("{ENDED}; this is a bug");
+            self.0.meter.failing(Some(ENDED.to_owned()));
+            self.0.inbox.end();
+            self.0.desk.end();
+        }
+    }
+}
+
 // === impl Shared ===
 
 impl Shared {
@@ -255,8 +285,23 @@ impl Shared {
         self.log.size_bytes()
     }
 
+    /// Follows the destinations in force, and answers which were before.
+    fn attach(&self, attachments: &[Attachment], now: Timestamp) -> Vec<Attachment> {
+        let mut ledger = self.ledger();
+        let before = ledger.attachments();
+        ledger.attach(attachments, first_of(&self.log), self.end(), now);
+        drop(ledger);
+        self.changed.notify_waiters();
+        before
+    }
+
+    /// Whether events that come now are not for a destination.
+    fn is_skipping(&self, destination: &DestinationName) -> bool {
+        self.ledger().place(destination).is_some_and(|place| place.mode == Some(Mode::Skips))
+    }
+
     async fn append(&self, records: Vec<Record>, is_new: bool) -> Result<(), AppendError> {
-        let gone = || AppendError::Unavailable("the queue is closed".to_owned());
+        let gone = || AppendError::Unavailable(ENDED.to_owned());
         match self.inbox.push(records, is_new) {
             Some(answer) => answer.await.unwrap_or_else(|_| Err(gone())),
             None => Err(gone()),
@@ -301,18 +346,31 @@ impl Queue for Disk {
     fn put_back(&self, destination: &DestinationName, events: Vec<Event>) -> BoxFuture<'_, Result<(), AppendError>> {
         let only = Some(destination.clone());
         let records = events.into_iter().map(|event| Record { event, only: only.clone() }).collect();
-        self.shared.append(records, false).boxed()
+        let destination = destination.clone();
+        async move {
+            let was_skipping = self.shared.is_skipping(&destination);
+            self.shared.append(records, false).await?;
+            // That they are for it, unlike what comes meanwhile, is in the state only.
+            if was_skipping || self.shared.is_skipping(&destination) {
+                self.flush().await.map_err(|error| AppendError::Unavailable(error.to_string()))?;
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
     fn attach(&self, attachments: &[Attachment], now: Timestamp) -> BoxFuture<'_, Result<(), StorageError>> {
-        {
-            let mut ledger = self.shared.ledger();
-            let end = self.shared.end();
-            ledger.attach(attachments, first_of(&self.shared.log), end, now);
+        let before = self.shared.attach(attachments, now);
+        async move {
+            // A new place must be known before the events that it is to look at: a crash would else begin it after them.
+            let written = self.flush().await;
+            if written.is_err() {
+                // What is in force stays as it was: events must not pass a destination by that the caller takes for on.
+                self.shared.attach(&before, now);
+            }
+            written
         }
-        self.shared.changed.notify_waiters();
-        // A new place must be known before the events that it is to look at: a crash would else begin it after them.
-        self.flush()
+        .boxed()
     }
 
     fn read(&self, destination: &DestinationName, limit: ReadLimit, now: Timestamp) -> BoxFuture<'_, Vec<Delivery>> {
@@ -328,6 +386,10 @@ impl Queue for Disk {
     ) -> BoxFuture<'_, Vec<Arc<Entry>>> {
         let destination = destination.clone();
         async move { reading::waiting(&self.shared, &destination, after, limit).await }.boxed()
+    }
+
+    fn unsettled(&self, destination: &DestinationName) -> BTreeSet<Offset> {
+        self.shared.ledger().place(destination).map(Place::unsettled).unwrap_or_default()
     }
 
     fn changed(&self) -> BoxFuture<'_, ()> {

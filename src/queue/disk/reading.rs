@@ -67,19 +67,22 @@ pub(super) async fn read(
     now: Timestamp,
 ) -> Vec<Delivery> {
     let mut room = Room::new(limit);
+    let mut deliveries = Vec::new();
     let result = async {
-        let mut deliveries = read_again(shared, destination, &mut room, now).await?;
+        read_again(shared, destination, &mut room, now, &mut deliveries).await?;
         while room.is_left() && read_new(shared, destination, limit, &mut room, &mut deliveries).await? {}
-        Ok::<_, StorageError>(deliveries)
+        Ok::<_, StorageError>(())
     };
-    match result.await {
-        Ok(deliveries) => deliveries,
-        Err(error) => {
-            tracing::error!(destination.name = %destination, %error, "the queue cannot be read");
+    if let Err(error) = result.await {
+        tracing::error!(destination.name = %destination, %error, "the queue cannot be read");
+        // What was handed out before counts; the error comes again with the next read.
+        if deliveries.is_empty() {
             tokio::time::sleep(REST).await;
-            Vec::new()
+            // Nothing else may happen that would have it read again.
+            shared.changed.notify_waiters();
         }
     }
+    deliveries
 }
 
 /// Hands out events whose time for another try has come.
@@ -88,20 +91,22 @@ async fn read_again(
     destination: &DestinationName,
     room: &mut Room,
     now: Timestamp,
-) -> Result<Vec<Delivery>, StorageError> {
+    deliveries: &mut Vec<Delivery>,
+) -> Result<(), StorageError> {
     let due: Vec<(Timestamp, Offset)> = {
         let ledger = shared.ledger();
-        let Some(place) = ledger.place(destination) else { return Ok(Vec::new()) };
+        let Some(place) = ledger.place(destination) else { return Ok(()) };
         let due = place.all_due(now).take_while(|(_, _, later)| room.takes(later.size_bytes));
         due.map(|(due, offset, _)| (due, offset)).collect()
     };
     let entries = fetch(shared, due.iter().map(|(_, offset)| *offset)).await?;
-    let mut deliveries = Vec::with_capacity(due.len());
     let mut ledger = shared.ledger();
     for (due, offset) in due {
         let Some(entry) = entries.get(&offset) else {
             tracing::error!(destination.name = %destination, offset = offset.0, "an event that waited is damaged and skipped");
             ledger.lose(destination, due, offset);
+            // Of what it took the place of in this read nobody else tells.
+            shared.changed.notify_waiters();
             continue;
         };
         let Some(place) = ledger.reading(destination) else { break };
@@ -110,7 +115,7 @@ async fn read_again(
             deliveries.push(Delivery { entry: Arc::clone(entry), attempts: later.attempts });
         }
     }
-    Ok(deliveries)
+    Ok(())
 }
 
 /// Hands out new events. Answers whether there may be more.
@@ -201,6 +206,9 @@ fn hand_out(
                 if damaged > 0 {
                     tracing::error!(destination.name = %destination, events = damaged, "events are damaged in the queue and skipped");
                 }
+                if gap.to > until {
+                    break;
+                }
             }
         }
         stretch.pieces.pop_front();
@@ -268,27 +276,39 @@ fn from_files(log: &Log, offsets: &[Offset]) -> io::Result<BTreeMap<Offset, Arc<
     Ok(found)
 }
 
-/// Events that wait for another try, after an offset.
+/// Events that wait for another try, after an offset. Whoever asks must know of all: damaged ones are passed over, and a
+/// disk that fails is asked again.
 pub(super) async fn waiting(
     shared: &Arc<Shared>,
     destination: &DestinationName,
-    after: Option<Offset>,
+    mut after: Option<Offset>,
     limit: ReadLimit,
 ) -> Vec<Arc<Entry>> {
-    let offsets: Vec<Offset> = {
-        let mut room = Room::new(limit);
-        let ledger = shared.ledger();
-        let Some(place) = ledger.place(destination) else { return Vec::new() };
-        let waiting = place.waiting_after(after).take_while(|(_, later)| room.takes(later.size_bytes));
-        waiting.map(|(offset, _)| offset).collect()
-    };
-    match fetch(shared, offsets.into_iter()).await {
-        Ok(entries) => entries.into_values().collect(),
-        Err(error) => {
-            tracing::error!(destination.name = %destination, %error, "the queue cannot be read");
-            Vec::new()
+    loop {
+        let offsets = waiting_offsets(shared, destination, after, limit);
+        let Some(last) = offsets.last().copied() else { return Vec::new() };
+        match fetch(shared, offsets.into_iter()).await {
+            Ok(entries) if entries.is_empty() => after = Some(last),
+            Ok(entries) => return entries.into_values().collect(),
+            Err(error) => {
+                tracing::error!(destination.name = %destination, %error, "the queue cannot be read");
+                tokio::time::sleep(REST).await;
+            }
         }
     }
+}
+
+fn waiting_offsets(
+    shared: &Shared,
+    destination: &DestinationName,
+    after: Option<Offset>,
+    limit: ReadLimit,
+) -> Vec<Offset> {
+    let mut room = Room::new(limit);
+    let ledger = shared.ledger();
+    let Some(place) = ledger.place(destination) else { return Vec::new() };
+    let waiting = place.waiting_after(after).take_while(|(_, later)| room.takes(later.size_bytes));
+    waiting.map(|(offset, _)| offset).collect()
 }
 
 /// Events of the log from an offset on.
@@ -299,10 +319,12 @@ pub(super) async fn history(shared: &Shared, from: Offset, limit: ReadLimit) -> 
         return Ok(History::default());
     }
     let chunk = blocking(move || log.read(from.0, limit.bytes_max)).await?.map_err(|error| failed(&error))?;
-    let damaged = chunk.gaps.iter().filter(|gap| !gap.is_removed).map(|gap| gap.to - gap.from).sum();
     let mut entries = chunk.entries;
     let is_cut = entries.len() > limit.events_max;
     entries.truncate(limit.events_max.max(1));
     let next = entries.last().filter(|_| is_cut).map_or(chunk.next, |entry| entry.offset.0 + 1);
+    // What lies beyond the cut comes again.
+    let gaps = chunk.gaps.iter().filter(|gap| !gap.is_removed && gap.from < next);
+    let damaged = gaps.map(|gap| gap.to - gap.from).sum();
     Ok(History { entries, next: (next < end).then_some(Offset(next)), damaged })
 }

@@ -1,6 +1,8 @@
-//! Opens a log that somebody else left: finds its segments, and where the last one ends. It writes and removes nothing.
+//! Opens a log that somebody else left: finds its segments, and where the last one ends. It removes nothing, and
+//! writes nothing new.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::files::{File, Files};
@@ -74,14 +76,16 @@ pub(super) fn recover(log: &Log, last: &Segment, known_end: u64) -> io::Result<R
     file.sync()?;
 
     let size_bytes = last.known().size_bytes;
-    let mut walk = last.walk_all(file, u64::MAX, size_bytes);
+    let mut walk = last.walk_all(Arc::clone(&file), u64::MAX, size_bytes);
     let mut whole = walk.at;
     let mut newest_at = None;
+    let mut last_group = 0..0;
     while let Some(step) = walk.next()? {
         let missing = match step {
             Step::Group(header, position) if walk.is_whole(&header, position)? => {
                 newest_at = newest_at.max(Some(header.newest_at));
                 whole = walk.at;
+                last_group = position..whole.position;
                 continue;
             }
             Step::Group(header, position) => walk.reject(&header, position)?,
@@ -90,6 +94,7 @@ pub(super) fn recover(log: &Log, last: &Segment, known_end: u64) -> io::Result<R
         let Some(to) = missing.to else { break };
         log.report_damage(last, missing.from.offset, to.offset, missing.from.position);
     }
+    write_again(&*file, last_group)?;
     settle(last, whole, known_end, newest_at);
     log.report_damage(last, whole.offset, known_end.max(whole.offset), whole.position);
     let torn_bytes = size_bytes.saturating_sub(whole.position);
@@ -97,6 +102,16 @@ pub(super) fn recover(log: &Log, last: &Segment, known_end: u64) -> io::Result<R
         tracing::warn!(file = %last.name, position = whole.position, bytes = torn_bytes, "a write to the queue was cut off and does not count");
     }
     Ok(Recovery { end: whole.offset.max(known_end), torn_bytes, damaged: log.damaged() })
+}
+
+/// Writes the last group again as it is. Its sync may have failed: then the system takes pages for written that are not,
+/// and says so of the next sync as well. Nobody was told that the group is durable, but whoever sends its events again
+/// will be: they are known.
+fn write_again(file: &dyn File, group: Range<u64>) -> io::Result<()> {
+    let mut bytes = vec![0; usize::try_from(group.end - group.start).map_err(io::Error::other)?];
+    let read = file.read_at(group.start, &mut bytes)?;
+    file.write_at(group.start, &bytes[..read])?;
+    file.sync()
 }
 
 fn settle(last: &Segment, whole: Mark, known_end: u64, newest_at: Option<jiff::Timestamp>) {

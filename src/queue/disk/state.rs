@@ -6,7 +6,7 @@
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
-//! | `meta` | `format`, `next_letter` | a number |
+//! | `meta` | `format`, `next_letter`, `begun` (1: destinations were attached) | a number |
 //! | `places` | destination | JSON |
 //! | `waiting` | destination, offset | JSON |
 //! | `letters` | destination, letter | JSON, and the event's text as it was |
@@ -98,6 +98,8 @@ pub struct Changes {
     pub letters_removed: Vec<(DestinationName, LetterId)>,
     /// Places that go, with everything of theirs.
     pub forgotten: Vec<DestinationName>,
+    /// Destinations were attached for the first time.
+    pub begins: bool,
 }
 
 /// Everything that is needed in memory.
@@ -109,6 +111,8 @@ pub struct Loaded {
     pub damaged: Vec<DestinationName>,
     /// The id for the next dead letter.
     pub next_letter: u64,
+    /// Whether no destination was ever attached to it.
+    pub is_new: bool,
 }
 
 /// How redb reaches its file.
@@ -150,6 +154,7 @@ const LETTERS_BY_AGE: TableDefinition<u64, LetterAge> = TableDefinition::new("le
 /// The keys of `meta`.
 const META_FORMAT: &str = "format";
 const META_NEXT_LETTER: &str = "next_letter";
+const META_BEGUN: &str = "begun";
 
 // === impl State ===
 
@@ -277,9 +282,24 @@ fn open_file(files: &dyn Files) -> io::Result<Box<dyn File>> {
         file.set_len(0)?;
         file.sync()?;
     }
+    cut_broken_page(&*file)?;
     // The name must not be lost when what is in the file is kept.
     files.sync_names()?;
     Ok(file)
+}
+
+/// Takes away a piece of a page at the end: a crash cut off the growing of the file, and redb refuses such a length. What
+/// was committed is whole pages.
+fn cut_broken_page(file: &dyn File) -> io::Result<()> {
+    let len = file.len()?;
+    let piece = len % PAGE_BYTES as u64;
+    let mut mark = [0; MAGIC.len()];
+    // Somebody else's file is left alone.
+    if piece == 0 || file.read_at(0, &mut mark)? < MAGIC.len() || mark != MAGIC {
+        return Ok(());
+    }
+    file.set_len(len - piece)?;
+    file.sync()
 }
 
 /// Whether a crash cut off the making of the file, before anything could be written to it: redb makes it long, writes its
@@ -355,7 +375,9 @@ fn load(database: &Database) -> Result<Loaded, redb::Error> {
         }
         strays -= waiting.len() as u64;
     }
-    loaded.next_letter = transaction.open_table(META)?.get(META_NEXT_LETTER)?.map_or(0, |next| next.value());
+    let meta = transaction.open_table(META)?;
+    loaded.next_letter = meta.get(META_NEXT_LETTER)?.map_or(0, |next| next.value());
+    loaded.is_new = meta.get(META_BEGUN)?.is_none();
     if strays > 0 {
         remove_strays(database, &loaded)?;
     }
@@ -428,6 +450,9 @@ fn write(database: &Database, changes: &Changes) -> Result<(), redb::Error> {
     write_waiting(&transaction, &changes.waiting)?;
     write_letters(&transaction, &changes.letters)?;
     remove_letters(&transaction, &changes.letters_removed)?;
+    if changes.begins {
+        transaction.open_table(META)?.insert(META_BEGUN, 1)?;
+    }
     Ok(transaction.commit()?)
 }
 

@@ -1,5 +1,6 @@
 //! A door on a real socket, a queue that shows what it was given, and a client that sends bytes as they are.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::str;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -151,6 +152,10 @@ impl Queue for FakeQueue {
 
     fn waiting(&self, _: &DestinationName, _: Option<Offset>, _: ReadLimit) -> BoxFuture<'_, Vec<Arc<Entry>>> {
         ready(Vec::new()).boxed()
+    }
+
+    fn unsettled(&self, _: &DestinationName) -> BTreeSet<Offset> {
+        BTreeSet::new()
     }
 
     fn changed(&self) -> BoxFuture<'_, ()> {

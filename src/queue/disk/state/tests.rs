@@ -336,6 +336,7 @@ fn any_changes() -> impl Strategy<Value = Changes> {
             letters: letters.into_iter().map(|letter| (LetterId(0), letter)).collect(),
             letters_removed,
             forgotten: forgotten.into_iter().collect(),
+            begins: false,
         },
     )
 }
