@@ -1,6 +1,6 @@
 //! What people ask of the queue, and the answers: dead letters, replays, a look inside.
 //!
-//! Here are the questions and answers as data that travels as JSON. [`run`] carries a request out on a [`Desk`], be it
+//! Here are the questions and answers as data that travels as JSON. [`run()`] carries a request out on a [`Desk`], be it
 //! beside a running service or on the queue of a stopped one; [`socket`] carries requests into the running one. Nothing
 //! here prints, reads the configuration's file, or sends anything to a destination: what is to be sent again is put back
 //! into the queue, and delivering is `deliver`'s business.

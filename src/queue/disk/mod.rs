@@ -1,13 +1,13 @@
 //! The queue on disk: a log of events, and a small state beside it.
 //!
-//! Two threads write, each to its own files. [`appender`] takes what the door hands in, makes it one group, and answers
-//! when the group is on stable storage. [`keeper`] writes what became of events, in transactions, and lets go of what is
-//! too old. In between stands the [`ledger`]: every destination's place as it is now, in memory. What is decided there is
+//! Two threads write, each to its own files. `appender` takes what the door hands in, makes it one group, and answers
+//! when the group is on stable storage. `keeper` writes what became of events, in transactions, and lets go of what is
+//! too old. In between stands the `ledger`: every destination's place as it is now, in memory. What is decided there is
 //! in force at once and written a moment later: a crash in that moment repeats those deliveries and loses nothing,
 //! because the log keeps an event until it is *written* that nobody owes it any more.
 //!
 //! Destinations near the end of the log share its last events, opened once; one that lags reads on its own
-//! ([`reading`]).
+//! (`reading`).
 
 mod appender;
 pub mod files;

@@ -545,9 +545,8 @@ fn storage_error(error: &redb::Error) -> StorageError {
     // Nothing is removed here: what is left of the file may be worth more to somebody than a quick start.
     StorageError(format!(
         "{FILE} is damaged ({error}): keep a copy, move it out of the queue's folder, and start again; every event is \
-         still in the log, but where destinations stood, what waited and the dead letters are in that file only: set \
-         `start = \"oldest\"` on destinations that are to get the log's events again (some for the second time), or \
-         send a part of them with `libroseg replay`"
+         still in the log, but where destinations stood, what waited and the dead letters are in that file only, so \
+         every destination is then sent all that is retained again"
     ))
 }
 
