@@ -444,6 +444,7 @@ fn open(folder: &Path) -> Arc<dyn Queue> {
 
 fn temporary_folder() -> TempDir {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    fs::create_dir_all(&target).expect("a folder for what is made");
     tempfile::Builder::new().prefix("durable-").tempdir_in(target).expect("a folder")
 }
 

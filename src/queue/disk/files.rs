@@ -59,8 +59,8 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Locked for as long as it is open.
-    _lock: fs::File,
+    /// Locked until this is dropped.
+    lock: fs::File,
 }
 
 /// The file whose lock says that a process has the folder; it stays, and is empty.
@@ -82,7 +82,16 @@ impl Folder {
         }
         let lock = open_file(&dir.join(LOCK))?;
         lock.try_lock().map_err(|error| refusal(dir, error))?;
-        Ok(Self { path: dir.to_owned(), _lock: lock })
+        Ok(Self { path: dir.to_owned(), lock })
+    }
+}
+
+impl Drop for Folder {
+    /// A process that was just forked, and has not become another program yet, has the file open too: closing it here
+    /// would not be enough.
+    fn drop(&mut self) {
+        // What cannot be unlocked is when the process ends.
+        let _ = self.lock.unlock();
     }
 }
 
