@@ -77,9 +77,7 @@ impl Memory {
                 state.duplicates += 1;
             }
         }
-        state.trim();
-        drop(state);
-        self.changed.notify_waiters();
+        self.publish(state);
         Ok(())
     }
 
@@ -89,10 +87,15 @@ impl Memory {
         for event in events {
             state.push(event, Some(destination.clone()));
         }
+        self.publish(state);
+        Ok(())
+    }
+
+    /// Lets destinations see what was added.
+    fn publish(&self, mut state: MutexGuard<'_, State>) {
         state.trim();
         drop(state);
         self.changed.notify_waiters();
-        Ok(())
     }
 
     fn make_room(&self, state: &mut State, new_bytes: u64) -> Result<(), AppendError> {

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::appender::reserve_bytes;
 use super::log::SegmentInfo;
 use super::state::{Changes, letter_bytes};
-use super::{ENDED, Shared};
+use super::{ENDED, Shared, ago};
 use crate::attempt::DestinationName;
 use crate::queue::{LetterId, StorageError};
 
@@ -254,14 +254,10 @@ impl Keeper {
 impl Keeper {
     /// Lets go of what is too old at a time.
     fn tidy(&mut self, now: Timestamp) {
-        let before = |retain: Duration| {
-            let retain = SignedDuration::try_from(retain).unwrap_or(SignedDuration::MAX);
-            now.saturating_sub(retain).unwrap_or(Timestamp::MIN)
-        };
-        let (retain, letters_retain) = (self.shared.options.retain, self.shared.options.letters_retain);
-        self.forget_detached(before(retain));
-        self.trim_letters(Some(before(letters_retain)));
-        match self.shared.log.offset_at(before(retain)) {
+        let kept_from = ago(self.shared.options.retain, now);
+        self.forget_detached(kept_from);
+        self.trim_letters(Some(ago(self.shared.options.letters_retain, now)));
+        match self.shared.log.offset_at(kept_from) {
             Ok(offset) => self.remove(|segment| segment.end <= offset, |_| true),
             Err(error) => tracing::warn!(%error, "the age of events in the queue cannot be read"),
         }
@@ -322,11 +318,14 @@ impl Keeper {
     fn remove(&mut self, may_go: impl Fn(&SegmentInfo) -> bool, goes_on: impl Fn(&SegmentInfo) -> bool) {
         let candidates: Vec<SegmentInfo> = {
             let sealed = self.sealed();
-            let mut ledger = self.shared.ledger();
-            ledger.touch_all();
+            let ledger = self.shared.ledger();
             sealed.into_iter().filter(|s| may_go(s) && !ledger.owes(s.first, s.end)).collect()
         };
-        if !candidates.iter().any(&goes_on) || !self.write() {
+        if !candidates.iter().any(&goes_on) {
+            return;
+        }
+        self.shared.ledger().touch_all();
+        if !self.write() {
             return;
         }
         for segment in candidates {

@@ -153,13 +153,7 @@ impl Disk {
         let mut ledger = Ledger::from_loaded(loaded);
         let segment_bytes_max = options.segment_bytes_max(files.as_ref());
         let opened = Log::open(Arc::clone(&files), segment_bytes_max, ledger.known_end());
-        let (log, writer, recovery) = opened.map_err(OpenError::Log)?;
-        if recovery.torn_bytes > 0 {
-            tracing::info!(
-                bytes = recovery.torn_bytes,
-                "the log ends in a write that was cut off; it was never acknowledged"
-            );
-        }
+        let (log, writer, _) = opened.map_err(OpenError::Log)?;
         ledger.restore(damaged, first_of(&log), log.end());
         let dedup = remembered(&log, &options, now)?;
         let shared = Arc::new(Shared {
@@ -203,14 +197,19 @@ fn first_of(log: &Log) -> u64 {
     log.segments().first().map_or_else(|| log.end(), |segment| segment.first)
 }
 
+/// So long before a time.
+fn ago(time: Duration, now: Timestamp) -> Timestamp {
+    let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+    now.saturating_sub(time).unwrap_or(Timestamp::MIN)
+}
+
 /// The message ids of the window, read from the end of the log: so many events at most, however many are stored.
 fn remembered(log: &Log, options: &Options, now: Timestamp) -> Result<Dedup, OpenError> {
     let mut dedup = Dedup::new(options.dedup_window, options.dedup_ids_max);
     if options.dedup_window.is_zero() {
         return Ok(dedup);
     }
-    let window = SignedDuration::try_from(options.dedup_window).unwrap_or(SignedDuration::MAX);
-    let since = now.saturating_sub(window).unwrap_or(Timestamp::MIN);
+    let since = ago(options.dedup_window, now);
     let newest = log.end().saturating_sub(options.dedup_ids_max as u64);
     let mut next = log.offset_at(since).map_err(OpenError::Log)?.max(newest);
     while next < log.end() {
