@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::Value;
 
-use super::run::{Desk, Halt, Out, Pace, events, filter, pieces};
+use super::run::{Desk, Halt, Out, Pace, filter, pieces};
 use super::{Answer, Failed, Letter, LetterLine, Letters, Moment, Progress, SentRequest, Which};
 use crate::attempt::{DeadLetter, DestinationName, Reason};
 use crate::event::{Event, Kind};
@@ -203,9 +203,7 @@ impl Desk {
             .filter(is_off)
             .map(|name| format!("the destination `{name}` is not in force: its events wait until it is"))
             .collect();
-        if !self.is_served && told.done > 0 {
-            notes.push(format!("no service runs: {} will be sent when it starts", events(told.done)));
-        }
+        notes.extend(self.note_of_start(told.done));
         notes
     }
 }

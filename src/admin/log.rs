@@ -101,9 +101,7 @@ impl Desk {
     }
 
     fn noted(&self, mut told: Replayed) -> Replayed {
-        if !self.is_served && told.put_back > 0 {
-            told.notes.push(format!("no service runs: {} will be sent when it starts", events(told.put_back)));
-        }
+        told.notes.extend(self.note_of_start(told.put_back));
         told
     }
 

@@ -173,6 +173,12 @@ impl Desk {
         }
     }
 
+    /// When what was put back will be sent, if that is not now.
+    pub(super) fn note_of_start(&self, put_back: u64) -> Option<String> {
+        let waits = !self.is_served && put_back > 0;
+        waits.then(|| format!("no service runs: {} will be sent when it starts", events(put_back)))
+    }
+
     /// A rate, where there is somebody who keeps to it.
     pub(super) fn pace(&self, per_second: Option<f64>) -> Result<Pace, Halt> {
         let is_rate = |rate: f64| rate.is_finite() && rate > 0.0;
