@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{self, Diagnostic, Environment, Style};
+use crate::config::{self, Diagnostic, Environment, Style, Unset};
 use crate::plan::Plan;
 
 /// The file and the plan in force.
@@ -250,7 +250,11 @@ type Checked = (String, Result<config::Compiled, Vec<Diagnostic>>);
 pub fn check(path: &Path, variables: &BTreeMap<String, String>) -> Result<Checked, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
     let text = fs::read_to_string(path).map_err(unreadable)?;
-    let environment = Environment { variables: variables.clone(), read_file: &|path| fs::read_to_string(path) };
+    let environment = Environment {
+        variables: variables.clone(),
+        read_file: &|path| fs::read_to_string(path),
+        unset: Unset::Mistake,
+    };
     let result = config::compile(&text, &environment);
     Ok((text, result))
 }

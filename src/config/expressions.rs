@@ -12,11 +12,11 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Environment;
 use super::diagnostic::Diagnostic;
 use super::findings::Findings;
 use super::spelling::nearest;
 use super::table::{Field, Text};
+use super::{Environment, Unset};
 use crate::expr::filter::{Filter, Selection};
 use crate::expr::template::Template;
 use crate::expr::{FileUse, Mistake, NameUse, Names, Scope, Value};
@@ -138,7 +138,7 @@ impl<'a> Expressions<'a> {
             scope: RefCell::new(scope),
             uses: RefCell::default(),
             lets: RefCell::default(),
-            is_lenient: Cell::new(false),
+            is_lenient: Cell::new(environment.unset == Unset::Assumed),
         }
     }
 
@@ -146,12 +146,16 @@ impl<'a> Expressions<'a> {
     pub(super) fn begin(&self, is_lenient: bool) {
         self.uses.take();
         self.lets.take();
-        self.is_lenient.set(is_lenient);
+        self.is_lenient.set(is_lenient || self.assumes_unset());
     }
 
-    /// Whether what is compiled is switched off.
+    /// Whether variables may be unset, because what is compiled is switched off or they are assumed to be set elsewhere.
     pub(super) fn is_lenient(&self) -> bool {
         self.is_lenient.get()
+    }
+
+    fn assumes_unset(&self) -> bool {
+        self.environment.unset == Unset::Assumed
     }
 
     /// Everything used since [`Expressions::begin`], whatever the `let`s in use use included.
@@ -294,7 +298,7 @@ impl<'a> Expressions<'a> {
         };
         self.is_lenient.set(true);
         let compiled = self.compile(&text, Sees::File);
-        self.is_lenient.set(false);
+        self.is_lenient.set(self.assumes_unset());
         let uses = self.uses.borrow();
         let why_off = || {
             let unset =
@@ -305,6 +309,7 @@ impl<'a> Expressions<'a> {
         };
         match compiled {
             None => Switch::On,
+            Some(compiled) if !compiled.is_settled && self.assumes_unset() => Switch::On,
             Some(compiled) if !compiled.is_settled => why_off(),
             Some(compiled) => match compiled.template.as_constant() {
                 Some(value) if is_on(value) => Switch::On,

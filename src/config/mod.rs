@@ -55,6 +55,18 @@ pub struct Environment<'a> {
     pub variables: BTreeMap<String, String>,
     /// Reads a secret's file, by the path as written.
     pub read_file: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// What is to be made of those that are not there.
+    pub unset: Unset,
+}
+
+/// What a variable that is not set, or a secret's file that cannot be read, means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unset {
+    /// A mistake.
+    #[default]
+    Mistake,
+    /// That it is set where the file is used, to something unknown here.
+    Assumed,
 }
 
 /// A file that can be used.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::{Diagnostic, Environment, compile};
+use super::{Diagnostic, Environment, Unset, compile};
 use crate::attempt::Start;
 use crate::event::{Message, MessageId, SourceName};
 use crate::expr::{Escape, Omit, Scope};
@@ -29,7 +29,8 @@ fn read_file(path: &Path) -> io::Result<String> {
 fn compile_with(text: &str, variables: &[(&str, &str)]) -> Result<Plan, Vec<Diagnostic>> {
     let variables: BTreeMap<_, _> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    compile(text, &Environment { variables, read_file: &read_file }).map(|compiled| compiled.plan)
+    compile(text, &Environment { variables, read_file: &read_file, unset: Unset::Mistake })
+        .map(|compiled| compiled.plan)
 }
 
 fn plan(text: &str) -> Plan {
@@ -624,4 +625,20 @@ proptest! {
         let _ = compile_with(&format!("[destinations.d]\nurl = {text}"), &VARIABLES);
         let _ = compile_with(&format!("[destinations.d]\nurl = 'https://a.io'\nbody = {{ a = '''{text}''' }}"), &VARIABLES);
     }
+}
+
+#[test]
+fn what_is_assumed_to_be_set_is_no_mistake_and_nothing_is_said_of_its_value() {
+    let text = "[sources.a]\nwrite_keys = ['{{ env.KEY }}']\n[queue]\ndir = '{{ env.DIR }}'\n[destinations.a]\n\
+                enabled = '{{ env.ON }}'\nurl = '{{ env.URL }}/x'\nauth = { bearer = \"{{ file('/secret') }}\" }\n\
+                body = { a = '{{ env.A | lower }}' }\n";
+    let environment =
+        Environment { variables: BTreeMap::new(), read_file: &read_file_that_is_not_there, unset: Unset::Assumed };
+    let compiled = compile(text, &environment).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+    assert_eq!(compiled.plan.destinations.len(), 1, "it is on");
+    assert!(compiled.warnings.is_empty(), "{:?}", compiled.warnings);
+}
+
+fn read_file_that_is_not_there(_: &Path) -> io::Result<String> {
+    Err(io::Error::from(io::ErrorKind::NotFound))
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-use libroseg::config::{self, Diagnostic, Environment, Style};
+use libroseg::config::{self, Diagnostic, Environment, Style, Unset};
 
 const VARIABLES: [(&str, &str); 8] = [
     ("WRITE_KEY", "the-write-key"),
@@ -31,7 +31,8 @@ fn read_file(path: &Path) -> io::Result<String> {
 
 fn compile(text: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let variables: BTreeMap<_, _> = VARIABLES.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    config::compile(text, &Environment { variables, read_file: &read_file }).map(|compiled| compiled.warnings)
+    config::compile(text, &Environment { variables, read_file: &read_file, unset: Unset::Mistake })
+        .map(|compiled| compiled.warnings)
 }
 
 fn fixtures() -> Vec<PathBuf> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use libroseg::attempt::Outcome;
-use libroseg::config::{self, Environment, Style};
+use libroseg::config::{self, Environment, Style, Unset};
 use libroseg::event::{Event, MessageId, SourceName};
 use libroseg::plan::pack::Packer;
 use libroseg::plan::{Batch, Plan, Reply, Request};
@@ -108,7 +108,7 @@ fn check(file: &Path, case: &Case) {
 }
 
 fn compile(file: &Path, text: &str, variables: BTreeMap<String, String>) -> Plan {
-    let environment = Environment { variables, read_file: &|path| fs::read_to_string(path) };
+    let environment = Environment { variables, read_file: &|path| fs::read_to_string(path), unset: Unset::Mistake };
     match config::compile(text, &environment) {
         Ok(compiled) => compiled.plan,
         Err(mistakes) => {

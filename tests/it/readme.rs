@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use libroseg::config::{self, Diagnostic, Environment, Style};
+use libroseg::config::{self, Diagnostic, Environment, Style, Unset};
 use libroseg::event::{Message, SourceName};
 use libroseg::expr::filter::Filter;
 use libroseg::expr::functions::{ENGINE_FILTERS, ENGINE_FUNCTIONS, ENGINE_TESTS, Entry, REFERENCE};
@@ -379,7 +379,7 @@ fn compile(text: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let is_part = |c: &char| c.is_ascii_uppercase() || c.is_ascii_digit() || *c == '_';
     let names = text.split("env.").skip(1).map(|rest| rest.chars().take_while(is_part).collect::<String>());
     let variables: BTreeMap<_, _> = names.map(|name| (name.clone(), format!("value-of-{name}"))).collect();
-    let environment = Environment { variables, read_file: &|_| Ok("a secret\n".to_owned()) };
+    let environment = Environment { variables, read_file: &|_| Ok("a secret\n".to_owned()), unset: Unset::Mistake };
     config::compile(text, &environment).map(|compiled| compiled.warnings)
 }
 
