@@ -2,6 +2,7 @@
 
 use url::{Host, Url};
 
+use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::expressions::{Compiled, has_braces};
 use super::findings::Findings;
@@ -19,14 +20,14 @@ pub(super) fn method(findings: &Findings<'_>, field: &Field<'_>) -> Option<Strin
     let text = field.text()?;
     if !is_token(text.value) {
         let message = format!("`{}` is not an HTTP method: it must be a constant word such as `PUT`", text.value);
-        findings.add(text.error("bad-value", message));
+        findings.add(text.error(Code::BadValue, message));
         return None;
     }
     let method = text.value.to_ascii_uppercase();
     let meant = nearest(&method, METHODS).filter(|_| !METHODS.contains(&method.as_str()));
     if let Some(meant) = meant {
         let warning =
-            Diagnostic::warning("unusual-method", text.span.clone(), format!("`{method}` is an unusual method"));
+            Diagnostic::warning(Code::UnusualMethod, text.span.clone(), format!("`{method}` is an unusual method"));
         findings.add(warning.help(format!("did you mean `{meant}`?")).suggest(text.span.clone(), format!("{meant:?}")));
     }
     Some(method)
@@ -36,7 +37,7 @@ pub(super) fn method(findings: &Findings<'_>, field: &Field<'_>) -> Option<Strin
 pub(super) fn header_name(findings: &Findings<'_>, field: &Field<'_>) -> Option<String> {
     let name = field.name.to_ascii_lowercase();
     let refuse = |message: String| {
-        findings.add(Diagnostic::error("bad-header", field.key_span(), message));
+        findings.add(Diagnostic::error(Code::BadHeader, field.key_span(), message));
         None
     };
     if !is_token(&name) {
@@ -53,7 +54,7 @@ pub(super) fn header_value(findings: &Findings<'_>, field: &Field<'_>, value: &s
     if value.contains(|c: char| c.is_control() && c != '\t') {
         let message =
             format!("the value of the header `{}` holds a line break or another control character", field.name);
-        findings.add(field.error("bad-header", message));
+        findings.add(field.error(Code::BadHeader, message));
     }
 }
 
@@ -69,7 +70,7 @@ pub(super) fn url(findings: &Findings<'_>, text: &Text<'_>, url: &Compiled) {
     };
     let rest = ["https://", "http://"].iter().find_map(|scheme| strip_prefix_ignoring_case(known, scheme));
     let Some(rest) = rest else {
-        let mut error = text.error("bad-url", "`url` must begin with `https://` or `http://`");
+        let mut error = text.error(Code::BadUrl, "`url` must begin with `https://` or `http://`");
         if has_braces(text.value) {
             error = error.help("this is about the value with its variables filled in, which is not shown");
         }
@@ -86,7 +87,7 @@ pub(super) fn url(findings: &Findings<'_>, text: &Text<'_>, url: &Compiled) {
         return;
     }
     if host_end == Some(0) {
-        findings.add(text.error("bad-url", "`url` has no host"));
+        findings.add(text.error(Code::BadUrl, "`url` has no host"));
         return;
     }
     let checked = match (constant, host_end) {
@@ -95,7 +96,7 @@ pub(super) fn url(findings: &Findings<'_>, text: &Text<'_>, url: &Compiled) {
     };
     match Url::parse(checked) {
         // The URL may hold a secret: only the reason is told.
-        Err(error) => findings.add(text.error("bad-url", format!("`url` is not a URL: {error}"))),
+        Err(error) => findings.add(text.error(Code::BadUrl, format!("`url` is not a URL: {error}"))),
         Ok(url) => warn_of_plain_http(findings, text, &url),
     }
 }
@@ -110,7 +111,7 @@ pub(super) fn path(findings: &Findings<'_>, text: &Text<'_>, path: &Compiled) {
         None => path.template.constant_prefix(),
     };
     if !known.starts_with('/') {
-        let error = text.error("bad-path", "`path` must begin with `/`");
+        let error = text.error(Code::BadPath, "`path` must begin with `/`");
         findings.add(error.help("it is appended to `url` as it is"));
     }
     if has_dot_segment(known, path.template.as_constant().is_some()) {
@@ -129,12 +130,12 @@ fn has_dot_segment(path: &str, is_whole: bool) -> bool {
 }
 
 fn dot_segment(text: &Text<'_>) -> Diagnostic {
-    text.error("bad-path", "`.` and `..` are not allowed as pieces of a path").help("write the path they lead to")
+    text.error(Code::BadPath, "`.` and `..` are not allowed as pieces of a path").help("write the path they lead to")
 }
 
 fn chosen_by_event(text: &Text<'_>, url: &Compiled) -> Diagnostic {
     let span = url.names.first().map_or(text.span.clone(), |name| text.place(&name.range));
-    Diagnostic::error("host-from-event", span, "an event may not choose where it is sent")
+    Diagnostic::error(Code::HostFromEvent, span, "an event may not choose where it is sent")
         .label("this is not known before an event comes")
         .help("scheme and host of `url` must be constant; events can shape what follows the host's `/`")
 }
@@ -150,7 +151,7 @@ fn warn_of_plain_http(findings: &Findings<'_>, text: &Text<'_>, url: &Url) {
         None => true,
     };
     if url.scheme() == "http" && !is_near {
-        let warning = Diagnostic::warning("no-tls", text.span.clone(), "events and secrets travel unencrypted");
+        let warning = Diagnostic::warning(Code::NoTls, text.span.clone(), "events and secrets travel unencrypted");
         findings.add(warning.help("use `https://`"));
     }
 }

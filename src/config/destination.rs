@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::expressions::{Expressions, Sees, Switch, Uses};
 use super::fingerprint::Fingerprint;
@@ -268,13 +269,13 @@ fn file_path(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<String>
         return expressions.is_lenient().then(String::new);
     };
     if path.is_empty() || path.ends_with('/') {
-        expressions.findings.add(field.error("bad-path", "`path` must name a file"));
+        expressions.findings.add(field.error(Code::BadPath, "`path` must name a file"));
         return None;
     }
     if let Err(error) = jiff::fmt::strtime::format(&path, jiff::Timestamp::UNIX_EPOCH) {
         expressions
             .findings
-            .add(field.error("bad-path", format!("`path` has a date piece that cannot be filled: {error}")));
+            .add(field.error(Code::BadPath, format!("`path` has a date piece that cannot be filled: {error}")));
         return None;
     }
     Some(path)
@@ -305,7 +306,7 @@ fn retry(expressions: &Expressions<'_>, table: &Table<'_>) -> RetryPolicy {
     if let Some(field) = first.filter(|_| policy.first > policy.delay_max) {
         let message =
             format!("`first` is longer than `delay_max`, which is {}", units::written_duration(policy.delay_max));
-        expressions.findings.add(field.error("out-of-range", message));
+        expressions.findings.add(field.error(Code::OutOfRange, message));
     }
     table.finish();
     policy
@@ -325,14 +326,14 @@ fn limit(table: &Table<'_>) -> Limit {
 fn order_by(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Template> {
     let text = field.text_as("`false` or a template such as \"{{ userId or anonymousId }}\"")?;
     if text.value.trim().is_empty() {
-        let error = text.error("bad-value", "`order_by` is empty");
+        let error = text.error(Code::BadValue, "`order_by` is empty");
         expressions.findings.add(error.help("`order_by = false` is no order"));
         return None;
     }
     let compiled = expressions.compile(&text, Sees::Event)?;
     if compiled.is_settled && !expressions.reads_event(&compiled) {
         let message = "`order_by` reads nothing of the event: every event waits for the one before it";
-        let warning = Diagnostic::warning("order-of-all", text.span.clone(), message);
+        let warning = Diagnostic::warning(Code::OrderOfAll, text.span.clone(), message);
         expressions.findings.add(warning.help("for an order per user write \"{{ userId or anonymousId }}\""));
     }
     Some(compiled.template)
@@ -365,7 +366,7 @@ fn is_let_name(expressions: &Expressions<'_>, field: &Field<'_>) -> bool {
     let is_word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let refuse = |message: String| {
-        expressions.findings.add(Diagnostic::error("bad-name", field.key_span(), message));
+        expressions.findings.add(Diagnostic::error(Code::BadName, field.key_span(), message));
         false
     };
     if !is_word {
@@ -376,7 +377,7 @@ fn is_let_name(expressions: &Expressions<'_>, field: &Field<'_>) -> bool {
     }
     if Sees::is_event_field(name) {
         let message = format!("`{name}` now hides the event's own `{name}`");
-        let warning = Diagnostic::warning("shadowed", field.key_span(), message);
+        let warning = Diagnostic::warning(Code::Shadowed, field.key_span(), message);
         expressions.findings.add(warning.help(format!("the event's own is still there as `message.{name}`")));
     }
     true
@@ -385,7 +386,7 @@ fn is_let_name(expressions: &Expressions<'_>, field: &Field<'_>) -> bool {
 fn warn_of_unused_lets(expressions: &Expressions<'_>, own: Option<&DeTable<'_>>, uses: &Uses) {
     for (name, _) in own.into_iter().flatten().filter(|(name, _)| !uses.lets.contains(name.get_ref().as_ref())) {
         let message = format!("`{}` is defined and never used", name.get_ref());
-        expressions.findings.add(Diagnostic::warning("unused", name.span(), message));
+        expressions.findings.add(Diagnostic::warning(Code::Unused, name.span(), message));
     }
 }
 
@@ -489,13 +490,14 @@ impl<'t, 'a> Rules<'t, 'a> {
         let error = |code, message: &str| Diagnostic::error(code, own.span(), message);
         let found = match (request.encoding, &batch.body) {
             _ if request.body.is_none() => {
-                error("missing-key", "a batch needs a `body`: without one its events are lost")
+                error(Code::MissingKey, "a batch needs a `body`: without one its events are lost")
             }
-            (Encoding::Form, None) => error("missing-key", "a batch with `encoding = \"form\"` needs `batch.body`")
+            (Encoding::Form, None) => error(Code::MissingKey, "a batch with `encoding = \"form\"` needs `batch.body`")
                 .help("for example `body = { events = \"{{ items | json }}\" }`"),
-            (Encoding::Ndjson | Encoding::Text, Some(_)) => {
-                error("misplaced-key", "lines have no envelope: `batch.body` needs `encoding = \"json\"` or `\"form\"`")
-            }
+            (Encoding::Ndjson | Encoding::Text, Some(_)) => error(
+                Code::MisplacedKey,
+                "lines have no envelope: `batch.body` needs `encoding = \"json\"` or `\"form\"`",
+            ),
             (Encoding::Json, _) | (Encoding::Form, Some(_)) | (Encoding::Ndjson | Encoding::Text, None) => return,
         };
         self.expressions.findings.add(found);
@@ -530,7 +532,7 @@ fn warn_of_unreachable(expressions: &Expressions<'_>, rules: &[(Rule, Match)], t
             |(rule, before): &(Rule, Match)| rule.is_final && rule.when.is_empty() && rule::covers(before, matched);
         if let Some(by) = rules[..index].iter().position(takes_all) {
             let message = format!("this rule never matches: `rules[{by}]` takes all its events and is `final`");
-            expressions.findings.add(Diagnostic::warning("unreachable", table.span(), message));
+            expressions.findings.add(Diagnostic::warning(Code::Unreachable, table.span(), message));
         }
     }
 }

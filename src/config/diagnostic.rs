@@ -6,11 +6,13 @@ use std::ops::Range;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Patch, Renderer, Snippet};
 
+use super::codes::Code;
+
 /// One thing that is wrong, or odd, in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// A stable word for scripts, in kebab case: `unknown-key`.
-    pub code: &'static str,
+    /// What kind of thing: a stable word for scripts.
+    pub code: Code,
     /// Whether the file can be used all the same.
     pub severity: Severity,
     /// What is wrong, as a fragment that names the thing.
@@ -95,13 +97,14 @@ fn groups<'a>(file_name: &'a str, text: &'a str, diagnostic: &'a Diagnostic) -> 
         Severity::Warning => Level::WARNING,
     };
     if diagnostic.is_of_the_whole_file() {
-        let title = level.primary_title(&diagnostic.message).id(diagnostic.code).element(Origin::path(file_name));
+        let title =
+            level.primary_title(&diagnostic.message).id(diagnostic.code.as_str()).element(Origin::path(file_name));
         let help = diagnostic.help.as_deref().map(|help| Level::HELP.message(help));
         return vec![title.elements(help)];
     }
     let annotation = AnnotationKind::Primary.span(drawable(text, &diagnostic.span)).label(diagnostic.label.as_deref());
     let picture = Snippet::source(text).path(file_name).annotation(annotation);
-    let mut first = level.primary_title(&diagnostic.message).id(diagnostic.code).element(picture);
+    let mut first = level.primary_title(&diagnostic.message).id(diagnostic.code.as_str()).element(picture);
     let Some(suggestion) = &diagnostic.suggestion else {
         if let Some(help) = &diagnostic.help {
             first = first.element(Level::HELP.message(help));
@@ -129,10 +132,20 @@ fn drawable_patch(text: &str, span: &Range<usize>) -> Range<usize> {
 // === impl Diagnostic ===
 
 impl Diagnostic {
-    pub(super) fn error(code: &'static str, span: Range<usize>, message: impl Into<String>) -> Self {
+    pub(super) fn error(code: Code, span: Range<usize>, message: impl Into<String>) -> Self {
+        debug_assert_eq!(code.severity(), Severity::Error, "{code}");
+        Self::new(code, span, message)
+    }
+
+    pub(super) fn warning(code: Code, span: Range<usize>, message: impl Into<String>) -> Self {
+        debug_assert_eq!(code.severity(), Severity::Warning, "{code}");
+        Self::new(code, span, message)
+    }
+
+    fn new(code: Code, span: Range<usize>, message: impl Into<String>) -> Self {
         Self {
             code,
-            severity: Severity::Error,
+            severity: code.severity(),
             message: message.into(),
             path: String::new(),
             span,
@@ -140,10 +153,6 @@ impl Diagnostic {
             help: None,
             suggestion: None,
         }
-    }
-
-    pub(super) fn warning(code: &'static str, span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, ..Self::error(code, span, message) }
     }
 
     pub(super) fn help(self, help: impl Into<String>) -> Self {
@@ -189,7 +198,7 @@ impl fmt::Display for Severity {
 
 #[cfg(test)]
 mod tests {
-    use super::{Diagnostic, Style, draw, line_column};
+    use super::{Code, Diagnostic, Style, draw, line_column};
 
     #[test]
     fn lines_and_columns_count_from_one_in_characters() {
@@ -205,19 +214,19 @@ mod tests {
         let text = "a = 'é'\r\n\tb = \"\"\"x\ny\"\"\"\n";
         for start in 0..=text.len() + 3 {
             for end in start.saturating_sub(1)..=text.len() + 3 {
-                let odd = Diagnostic::error("odd", start..end, "odd").did_you_mean(Some("even"));
-                assert!(draw("f.toml", text, &[odd], Style::Plain, 0).contains("error[odd]: odd"));
+                let odd = Diagnostic::error(Code::BadValue, start..end, "odd").did_you_mean(Some("even"));
+                assert!(draw("f.toml", text, &[odd], Style::Plain, 0).contains("error[bad-value]: odd"));
             }
         }
         assert_eq!(draw("f.toml", "", &[], Style::Plain, 80), "");
-        let at_nothing = Diagnostic::warning("odd", 0..0, "nothing here");
+        let at_nothing = Diagnostic::warning(Code::Unused, 0..0, "nothing here");
         assert!(draw("f.toml", "", &[at_nothing], Style::Ansi, 80).contains("nothing here"));
     }
 
     #[test]
     fn text_of_the_file_cannot_reach_the_terminal_as_commands() {
         let evil = "x = '\u{1b}[31mred'";
-        let drawn = draw("f.toml", evil, &[Diagnostic::error("odd", 4..6, "odd")], Style::Plain, 80);
+        let drawn = draw("f.toml", evil, &[Diagnostic::error(Code::BadValue, 4..6, "odd")], Style::Plain, 80);
         assert!(!drawn.contains('\u{1b}'));
     }
 }

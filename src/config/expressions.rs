@@ -12,6 +12,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::findings::Findings;
 use super::spelling::nearest;
@@ -243,7 +244,7 @@ impl<'a> Expressions<'a> {
             is_settled &= self.read_file(&file, text);
         }
         for call in file_calls(text.value).into_iter().filter(|call| !is_constant_call(call, &template)) {
-            let error = Diagnostic::error("bad-value", text.place(&call), "`file` takes a constant path in quotes");
+            let error = Diagnostic::error(Code::BadValue, text.place(&call), "`file` takes a constant path in quotes");
             self.findings.add(error.help("a file is read when the configuration is, not when an event comes"));
         }
         let mut names = template.names();
@@ -264,7 +265,7 @@ impl<'a> Expressions<'a> {
             Ok(template) => Some(Compiled { template, names, is_value, is_settled }),
             Err(error) => {
                 let span = error.range.map_or(text.span.clone(), |range| text.place(&range));
-                let diagnostic = Diagnostic::error("expression-fails", span, error.message);
+                let diagnostic = Diagnostic::error(Code::ExpressionFails, span, error.message);
                 self.findings.add(if reads_secrets { without_values(diagnostic) } else { diagnostic });
                 None
             }
@@ -280,7 +281,7 @@ impl<'a> Expressions<'a> {
         }
         let value = compiled.template.as_constant()?;
         if value.is_undefined() || value.is_none() {
-            self.findings.add(text.error("missing-value", format!("`{}` has no value", field.name)));
+            self.findings.add(text.error(Code::MissingValue, format!("`{}` has no value", field.name)));
             return None;
         }
         Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
@@ -330,7 +331,7 @@ impl<'a> Expressions<'a> {
         let compiled = self.compile(&text, sees)?;
         if !compiled.is_value {
             let message = format!("`{}` must be one `{{{{ expression }}}}`: text around it is always true", field.name);
-            self.findings.add(text.error("always-true", message));
+            self.findings.add(text.error(Code::AlwaysTrue, message));
             return None;
         }
         Some(Condition::Expression(compiled.template))
@@ -343,7 +344,7 @@ impl<'a> Expressions<'a> {
 
     fn mistake(&self, text: &Text<'_>, mistake: Mistake) {
         let span = text.place(&mistake.range);
-        let error = Diagnostic::error("bad-expression", span, mistake.message);
+        let error = Diagnostic::error(Code::BadExpression, span, mistake.message);
         let meant = mistake.help.as_deref().and_then(|help| help.strip_prefix("did you mean `")?.strip_suffix("`?"));
         self.findings.add(match (meant, &mistake.help) {
             (Some(meant), _) => error.did_you_mean(Some(meant)),
@@ -374,7 +375,7 @@ impl<'a> Expressions<'a> {
     fn check_variable(&self, rest: Option<&str>, name: &NameUse, text: &Text<'_>) -> bool {
         let Some(variable) = rest.map(|rest| rest.split('.').next().unwrap_or(rest)) else {
             let help = "write `env.NAME`";
-            let error = Diagnostic::error("bad-name", text.place(&name.range), "`env` is not a value of its own");
+            let error = Diagnostic::error(Code::BadName, text.place(&name.range), "`env` is not a value of its own");
             self.findings.add(error.help(help));
             return true;
         };
@@ -386,7 +387,7 @@ impl<'a> Expressions<'a> {
             return false;
         }
         let message = format!("environment variable {variable} is not set");
-        let error = Diagnostic::error("unset-variable", text.place(&name.range), message);
+        let error = Diagnostic::error(Code::UnsetVariable, text.place(&name.range), message);
         let near = nearest(variable, self.environment.variables.keys().map(String::as_str));
         self.findings.add(match near {
             // Only the last piece is replaced, and only where it is spelled out in one go.
@@ -410,7 +411,7 @@ impl<'a> Expressions<'a> {
         let piece = start..(start + table.len()).min(name.range.end);
         let is_spelled_out = text.value.get(piece.clone()) == Some(table);
         let piece = if is_spelled_out { piece } else { name.range.clone() };
-        let error = Diagnostic::error("unknown-table", text.place(&piece), format!("there is no [tables.{table}]"));
+        let error = Diagnostic::error(Code::UnknownTable, text.place(&piece), format!("there is no [tables.{table}]"));
         let near = nearest(table, self.table_names.iter().copied());
         self.findings.add(if is_spelled_out { error.did_you_mean(near) } else { error });
     }
@@ -432,13 +433,13 @@ impl<'a> Expressions<'a> {
         let is_known = is_let || Sees::ALL.iter().any(|other| other.knows(root));
         if is_known {
             let message = format!("`{root}` is not known here");
-            self.findings.add(Diagnostic::error("unknown-name", piece, message).help(sees.explanation(root)));
+            self.findings.add(Diagnostic::error(Code::UnknownName, piece, message).help(sees.explanation(root)));
             return;
         }
         let lets = self.lets.borrow();
         let own = lets.keys().map(String::as_str).filter(|_| sees.has_lets());
         let words: Vec<&str> = sees.words().into_iter().chain(own).collect();
-        let error = Diagnostic::error("unknown-name", piece, format!("unknown name `{root}`"));
+        let error = Diagnostic::error(Code::UnknownName, piece, format!("unknown name `{root}`"));
         self.findings.add(error.did_you_mean(nearest(root, words)));
     }
 
@@ -501,7 +502,7 @@ impl<'a> Expressions<'a> {
         let is_in_cycle = fields.iter().any(|field| cycle_from(&lets, field.name).is_some());
         if let Some(field) = fields.iter().find(is_deep).filter(|_| !is_in_cycle) {
             let message = format!("`{}` builds on more than {LET_DEPTH_MAX} others", field.name);
-            self.findings.add(Diagnostic::error("let-depth", field.span(), message));
+            self.findings.add(Diagnostic::error(Code::LetDepth, field.span(), message));
         }
     }
 
@@ -515,7 +516,7 @@ impl<'a> Expressions<'a> {
                 [_] => format!("`{}` is defined by itself", field.name),
                 _ => format!("`{}` is defined by itself: {}", field.name, route(&cycle)),
             };
-            self.findings.add(Diagnostic::error("let-cycle", field.span(), message));
+            self.findings.add(Diagnostic::error(Code::LetCycle, field.span(), message));
             told.extend(fields.iter().map(|field| field.name).filter(|name| cycle.iter().any(|step| step == name)));
         }
     }
@@ -541,7 +542,7 @@ impl<'a> Expressions<'a> {
             Err(_) if self.is_lenient() => false,
             Err(error) => {
                 let message = format!("cannot read {}: {error}", file.path);
-                self.findings.add(Diagnostic::error("unreadable-file", text.place(&file.range), message));
+                self.findings.add(Diagnostic::error(Code::UnreadableFile, text.place(&file.range), message));
                 false
             }
         }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::codes::Code;
 use super::diagnostic::{Diagnostic, Severity};
 
 /// So many are told at once: more would scroll away, and most follow from the first.
@@ -49,7 +50,7 @@ impl<'t> Findings<'t> {
             diagnostic.path = path_of(document, &diagnostic.span);
         }
         if left_out > 0 {
-            found.push(Diagnostic::error("too-many", 0..0, format!("{left_out} more mistakes are not shown")));
+            found.push(Diagnostic::error(Code::TooMany, 0..0, format!("{left_out} more mistakes are not shown")));
         }
         found
     }
@@ -57,28 +58,30 @@ impl<'t> Findings<'t> {
 
 fn order(diagnostic: &Diagnostic) -> (usize, usize, Severity, &str, &str) {
     let Range { start, end } = diagnostic.span;
-    (start, end, diagnostic.severity, diagnostic.code, &diagnostic.message)
+    (start, end, diagnostic.severity, diagnostic.code.as_str(), &diagnostic.message)
 }
 
 /// Where the syntax is broken, what was read is a guess: only the syntax is told there, and nothing is called missing.
 fn forget_what_follows_from_syntax(text: &str, found: &mut Vec<Diagnostic>) {
     let broken: Vec<Range<usize>> =
-        found.iter().filter(|d| d.code == "syntax").map(|d| line_around(text, d.span.start)).collect();
+        found.iter().filter(|d| d.code == Code::Syntax).map(|d| line_around(text, d.span.start)).collect();
     if broken.is_empty() {
         return;
     }
     let is_guess = |d: &Diagnostic| {
-        let follows =
-            matches!(d.code, "missing-key" | "unused" | "no-sources" | "no-destinations" | "unknown-destination");
+        let follows = matches!(
+            d.code,
+            Code::MissingKey | Code::Unused | Code::NoSources | Code::NoDestinations | Code::UnknownDestination
+        );
         follows || broken.iter().any(|line| line.contains(&d.span.start) || d.span.contains(&line.start))
     };
-    found.retain(|d| d.code == "syntax" || !is_guess(d));
+    found.retain(|d| d.code == Code::Syntax || !is_guess(d));
 }
 
 /// Whether something is used cannot be told of a file that could not be read whole.
 fn forget_guesses(found: &mut Vec<Diagnostic>) {
     if found.iter().any(Diagnostic::is_error) {
-        found.retain(|d| !matches!(d.code, "unused" | "unreachable"));
+        found.retain(|d| !matches!(d.code, Code::Unused | Code::Unreachable));
     }
 }
 
@@ -155,7 +158,7 @@ mod tests {
 
     use toml::de::DeTable;
 
-    use super::{Diagnostic, Findings, path_of};
+    use super::{Code, Diagnostic, Findings, path_of};
 
     #[test]
     fn a_place_is_told_as_a_path() {
@@ -177,8 +180,8 @@ mod tests {
     fn findings_leave_in_order_once_and_not_endlessly() {
         let findings = Findings::new("");
         for n in (0..300).rev() {
-            findings.add(Diagnostic::error("odd", n..n, "odd"));
-            findings.add(Diagnostic::error("odd", n..n, "odd"));
+            findings.add(Diagnostic::error(Code::BadValue, n..n, "odd"));
+            findings.add(Diagnostic::error(Code::BadValue, n..n, "odd"));
         }
         let told = findings.told(&DeTable::new());
         assert_eq!(told.len(), 101);

@@ -2,6 +2,7 @@
 
 use toml::de::DeValue;
 
+use super::codes::Code;
 use super::expressions::{Expressions, Sees, has_braces};
 use super::table::Field;
 use crate::expr::Value;
@@ -34,7 +35,7 @@ pub(super) fn each(expressions: &Expressions<'_>, field: &Field<'_>, sees: Sees)
     }
     let compiled = expressions.compile(&text, sees)?;
     if !compiled.is_value {
-        let error = text.error("bad-value", "`each` must be one `{{ expression }}` that gives a list");
+        let error = text.error(Code::BadValue, "`each` must be one `{{ expression }}` that gives a list");
         expressions.findings.add(error);
         return None;
     }
@@ -79,7 +80,7 @@ fn number(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Mapping> {
         DeValue::String(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
     };
     if number.is_none() {
-        expressions.findings.add(field.error("out-of-range", "this number cannot be written as JSON"));
+        expressions.findings.add(field.error(Code::OutOfRange, "this number cannot be written as JSON"));
     }
     number.map(Mapping::Constant)
 }
@@ -98,7 +99,8 @@ fn object(expressions: &Expressions<'_>, field: &Field<'_>, sees: Sees) -> Optio
                 let template = source.text_as("an expression that gives an object").filter(|text| {
                     let is_template = has_braces(text.value);
                     if !is_template {
-                        let error = text.error("bad-value", "`...` spreads an object: write \"{{ an expression }}\"");
+                        let error =
+                            text.error(Code::BadValue, "`...` spreads an object: write \"{{ an expression }}\"");
                         expressions.findings.add(error);
                     }
                     is_template

@@ -9,6 +9,7 @@
 //! exist where.
 
 mod address;
+mod codes;
 mod defaults;
 mod destination;
 mod diagnostic;
@@ -40,6 +41,7 @@ use crate::event::SourceName;
 use crate::plan::Plan;
 use crate::segment::Policy;
 
+pub use codes::Code;
 pub use diagnostic::{Diagnostic, Severity, Style, Suggestion, draw, line_column};
 
 use destination::Surroundings;
@@ -89,11 +91,11 @@ pub fn compile(text: &str, environment: &Environment<'_>) -> Result<Compiled, Ve
         // The parser says that a key is there twice, but not which.
         let key = text.get(span.clone()).filter(|_| error.message() == "duplicate key");
         let message = key.map_or_else(|| error.message().to_owned(), |key| format!("duplicate key `{key}`"));
-        findings.add(Diagnostic::error("syntax", span, message));
+        findings.add(Diagnostic::error(Code::Syntax, span, message));
     }
     if text.trim().is_empty() {
         // An editor that writes in place empties the file first: that must not put an empty plan in force.
-        findings.add(Diagnostic::error("empty-file", 0..0, "the file is empty"));
+        findings.add(Diagnostic::error(Code::EmptyFile, 0..0, "the file is empty"));
     }
     let document = document.into_inner();
     let plan = read(text, &document, environment, &findings);
@@ -177,7 +179,7 @@ fn check_tables(top: &Table<'_>, findings: &Findings<'_>) {
     let Some(tables) = top.get("tables").and_then(|field| field.table("[tables]")) else { return };
     for entries in tables.fields().filter_map(|field| field.table("[tables.NAME]")) {
         for field in entries.fields().filter(|field| field.raw().as_str().is_some_and(has_braces)) {
-            findings.add(field.error("bad-value", "a table holds constants, not templates"));
+            findings.add(field.error(Code::BadValue, "a table holds constants, not templates"));
         }
     }
 }
@@ -211,7 +213,7 @@ struct Used {
 impl Used {
     fn warn(&self, findings: &Findings<'_>, lets: &DeTable<'_>, tables: &DeTable<'_>) {
         let unused = |name: &Spanned<toml::de::DeString<'_>>, what: String| {
-            findings.add(Diagnostic::warning("unused", name.span(), format!("{what} is defined and never used")));
+            findings.add(Diagnostic::warning(Code::Unused, name.span(), format!("{what} is defined and never used")));
         };
         for name in lets.keys().filter(|name| !self.lets.contains(name.get_ref().as_ref())) {
             unused(name, format!("`{}`", name.get_ref()));
@@ -226,12 +228,12 @@ impl Used {
 fn warn_of_absent(findings: &Findings<'_>, sources: &[SourceReading], destinations: &DeTable<'_>) {
     if sources.is_empty() {
         let message = "there are no [sources]: nobody can send";
-        let warning = Diagnostic::warning("no-sources", 0..0, message);
+        let warning = Diagnostic::warning(Code::NoSources, 0..0, message);
         findings.add(warning.help("add [sources.web] with `write_keys = [\"{{ env.WRITE_KEY }}\"]`"));
     }
     if destinations.is_empty() {
         let message = "there are no [destinations]: events go nowhere";
-        findings.add(Diagnostic::warning("no-destinations", 0..0, message));
+        findings.add(Diagnostic::warning(Code::NoDestinations, 0..0, message));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::expressions::Expressions;
 use super::server;
@@ -86,7 +87,7 @@ fn disk(expressions: &Expressions<'_>, table: &Table<'_>, queue: &mut QueueSetti
 fn not_in_memory(expressions: &Expressions<'_>, table: &Table<'_>) {
     for field in DISK_KEYS.iter().filter_map(|key| table.get(key)) {
         let message = format!("`{}` is for `type = \"disk\"`", field.name);
-        let error = Diagnostic::error("misplaced-key", field.key_span(), message);
+        let error = Diagnostic::error(Code::MisplacedKey, field.key_span(), message);
         expressions.findings.add(error.help("leave it out: a queue in memory keeps nothing when the process ends"));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::address;
+use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::expressions::{Expressions, Sees, has_braces};
 use super::mapping::mapping;
@@ -90,7 +91,7 @@ pub(super) fn http(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees:
     };
     let is_text_of_event = encoding == Some(Encoding::Text) && layers.get("body").is_none() && body.is_some();
     if let Some(field) = layers.get("encoding").filter(|_| is_text_of_event) {
-        let error = field.error("missing-key", "`encoding = \"text\"` needs a `body` that is text");
+        let error = field.error(Code::MissingKey, "`encoding = \"text\"` needs a `body` that is text");
         findings.add(error.help("write `body = \"…\"`"));
     }
     Some(RequestTemplate {
@@ -141,7 +142,7 @@ fn omit(layers: &Layers<'_, '_>) -> Omit {
 fn url(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees: Sees) -> Option<Template> {
     let Some(field) = layers.get("url") else {
         let place = layers.rule.unwrap_or(layers.destination);
-        let missing = Diagnostic::error("missing-key", place.span(), "there is no `url` to send to");
+        let missing = Diagnostic::error(Code::MissingKey, place.span(), "there is no `url` to send to");
         expressions.findings.add(missing.help("write `url = \"https://…\"` in the destination or in the rule"));
         return None;
     };
@@ -150,7 +151,7 @@ fn url(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees: Sees) -> Op
     address::url(expressions.findings, &text, &compiled);
     if let Some(path) = layers.get("path").filter(|_| is_after_query(text.value, &compiled)) {
         let message = "`path` cannot be appended: `url` already has a `?`";
-        let error = Diagnostic::error("path-after-query", path.span(), message);
+        let error = Diagnostic::error(Code::PathAfterQuery, path.span(), message);
         expressions.findings.add(error.help("put parameters into `query`"));
     }
     Some(compiled.template)
@@ -176,7 +177,7 @@ fn headers(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees: Sees) -
         let Some((name, template)) = header(expressions, field, sees) else { continue };
         if headers.iter().any(|(other, _)| *other == name) {
             let message = format!("the header `{name}` is there twice");
-            expressions.findings.add(Diagnostic::error("bad-header", field.key_span(), message));
+            expressions.findings.add(Diagnostic::error(Code::BadHeader, field.key_span(), message));
         }
         headers.push((name, template));
     }
@@ -204,10 +205,12 @@ fn body(expressions: &Expressions<'_>, field: &Field<'_>, sees: Sees, encoding: 
     let is_template = field.raw().as_str().is_some_and(has_braces);
     match encoding {
         Some(Encoding::Text) if field.raw().as_str().is_none() => {
-            expressions.findings.add(field.error("wrong-type", "a body with `encoding = \"text\"` must be a string"));
+            expressions
+                .findings
+                .add(field.error(Code::WrongType, "a body with `encoding = \"text\"` must be a string"));
         }
         Some(Encoding::Form) if !is_table && !is_template => {
-            expressions.findings.add(field.error("wrong-type", "a body with `encoding = \"form\"` must be a table"));
+            expressions.findings.add(field.error(Code::WrongType, "a body with `encoding = \"form\"` must be a table"));
         }
         Some(Encoding::Text | Encoding::Form | Encoding::Json | Encoding::Ndjson) | None => {}
     }
@@ -235,18 +238,18 @@ fn auth(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, headers: &[(Stri
             "`auth` is one of `basic`, `bearer`, `header`, `query`; here are `{}` and `{}`",
             first.name, second.name
         );
-        expressions.findings.add(Diagnostic::error("bad-value", second.key_span(), message));
+        expressions.findings.add(Diagnostic::error(Code::BadValue, second.key_span(), message));
     }
     let is_later = AUTH_LATER.iter().any(|later| table.entries().contains_key(*later));
     if given.is_empty() && !is_later && table.entries().is_empty() {
         let help = "write `basic = [user, password]`, `bearer = …`, `header = { name = … }` or `query = { name = … }`";
-        expressions.findings.add(field.error("missing-key", "`auth` is empty").help(help));
+        expressions.findings.add(field.error(Code::MissingKey, "`auth` is empty").help(help));
     }
     let sets_header =
         basic.as_ref().or(bearer.as_ref()).filter(|_| headers.iter().any(|(name, _)| name == "authorization"));
     if let Some(field) = sets_header {
         let message = "`auth` sets the header `authorization`, which `headers` sets as well";
-        expressions.findings.add(Diagnostic::error("bad-header", field.key_span(), message));
+        expressions.findings.add(Diagnostic::error(Code::BadHeader, field.key_span(), message));
     }
     table.finish();
     if let Some(field) = basic {
@@ -283,7 +286,7 @@ fn basic_auth(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Auth> 
     let list = field.list()?;
     let [user, password] = list.as_slice() else {
         let message = format!("`basic` must be [user, password], not a list of {}", list.len());
-        expressions.findings.add(field.error("wrong-type", message));
+        expressions.findings.add(field.error(Code::WrongType, message));
         return None;
     };
     let user = constant(expressions, user);
@@ -295,7 +298,7 @@ fn basic_auth(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Auth> 
 fn secret(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Template> {
     let is_pasted = field.raw().as_str().is_some_and(|text| !text.is_empty() && !has_braces(text));
     if is_pasted {
-        let warning = Diagnostic::warning("pasted-secret", field.span(), "a secret is pasted into the file");
+        let warning = Diagnostic::warning(Code::PastedSecret, field.span(), "a secret is pasted into the file");
         expressions.findings.add(warning.help("write \"{{ env.NAME }}\" or \"{{ file('/run/secrets/name') }}\""));
     }
     constant(expressions, field)
@@ -306,7 +309,7 @@ fn constant(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Template
     let compiled = expressions.compile(&text, Sees::File)?;
     let is_missing = compiled.template.as_constant().is_none_or(|value| value.is_undefined() || value.is_none());
     if compiled.is_settled && is_missing {
-        expressions.findings.add(text.error("missing-value", format!("`{}` has no value", field.name)));
+        expressions.findings.add(text.error(Code::MissingValue, format!("`{}` has no value", field.name)));
         return None;
     }
     Some(compiled.template)

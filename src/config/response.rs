@@ -1,5 +1,6 @@
 //! `[[response]]`: what a destination's replies mean.
 
+use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::expressions::{Expressions, Sees, has_braces};
 use super::rule;
@@ -22,7 +23,7 @@ fn read_one(expressions: &Expressions<'_>, table: &Table<'_>) -> Option<Response
     let each = table.get("each").map(|field| {
         let text = field.text_as("a JSONPath such as \"$.body.errors[*]\"")?;
         if has_braces(text.value) {
-            let error = text.error("bad-value", "`each` of a response rule is a JSONPath over the reply");
+            let error = text.error(Code::BadValue, "`each` of a response rule is a JSONPath over the reply");
             expressions.findings.add(error.help("for example \"$.body.errors[*]\""));
             return None;
         }
@@ -32,7 +33,7 @@ fn read_one(expressions: &Expressions<'_>, table: &Table<'_>) -> Option<Response
     let (index, rest) = (table.get("index"), table.get("rest"));
     for field in [&index, &rest].into_iter().flatten().filter(|_| each.is_none()) {
         let message = format!("`{}` needs `each`", field.name);
-        expressions.findings.add(Diagnostic::error("misplaced-key", field.key_span(), message));
+        expressions.findings.add(Diagnostic::error(Code::MisplacedKey, field.key_span(), message));
     }
     let index = index.map(|field| expressions.template(&field.text()?, sees));
     let rest = rest.map_or(Some(Then::Ok), |field| field.word(&Then::ALL));
@@ -66,7 +67,7 @@ fn then_template(expressions: &Expressions<'_>, field: &Field<'_>, sees: Sees) -
     if constant == Some(None) {
         let words = || Then::ALL.iter().map(|(word, _)| *word);
         let message = format!("`then` must give {}", super::spelling::alternatives(words()));
-        expressions.findings.add(text.error("bad-value", message));
+        expressions.findings.add(text.error(Code::BadValue, message));
         return None;
     }
     Some(template)
@@ -78,6 +79,6 @@ fn warn_of_unreachable(expressions: &Expressions<'_>, tables: &[Table<'_>]) {
     let Some(last) = tables.iter().position(always) else { return };
     for table in &tables[last + 1..] {
         let message = "this response rule is never asked: one before it has neither `when` nor `each`";
-        expressions.findings.add(Diagnostic::warning("unreachable", table.span(), message));
+        expressions.findings.add(Diagnostic::warning(Code::Unreachable, table.span(), message));
     }
 }

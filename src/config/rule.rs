@@ -1,5 +1,6 @@
 //! `on`, `when`, `each`, `final`: which events a rule wants.
 
+use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::expressions::{Expressions, Sees};
 use super::findings::Findings;
@@ -50,7 +51,7 @@ pub(super) fn when(expressions: &Expressions<'_>, table: &Table<'_>, sees: Sees)
 fn on(findings: &Findings<'_>, field: &Field<'_>) -> Vec<(Trigger, String)> {
     let entries = field.one_or_many();
     if entries.is_empty() {
-        let error = field.error("bad-value", "`on` is empty: this rule would never match");
+        let error = field.error(Code::BadValue, "`on` is empty: this rule would never match");
         findings.add(error.help("leave `on` out to match every event"));
     }
     let read = |entry: &Field<'_>| {
@@ -75,7 +76,7 @@ fn trigger(findings: &Findings<'_>, text: &Text<'_>) -> Option<Trigger> {
     {
         let message =
             if has_name { "a name is missing after the `:`" } else { "only track, page and screen have a name" };
-        findings.add(text.error("bad-value", message).help(format!("write \"{word}\"")));
+        findings.add(text.error(Code::BadValue, message).help(format!("write \"{word}\"")));
         return None;
     }
     Some(Trigger { kind, name: name.map(Glob::new) })
@@ -84,7 +85,7 @@ fn trigger(findings: &Findings<'_>, text: &Text<'_>) -> Option<Trigger> {
 fn unknown_type(text: &Text<'_>, word: &str) -> Diagnostic {
     let words = || Kind::ALL.iter().map(|kind| kind.as_str());
     let piece = text.place(&(0..word.len()));
-    let error = Diagnostic::error("bad-value", piece, format!("`{word}` is not an event type"));
+    let error = Diagnostic::error(Code::BadValue, piece, format!("`{word}` is not an event type"));
     match nearest(word, words()) {
         None if !text.value.contains(':') && !word.is_empty() => {
             let help = format!("for events of this name write \"track:{word}\"");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::expressions::{Expressions, Switch, has_braces};
 use super::table::{Field, Table};
@@ -101,7 +102,7 @@ fn address(expressions: &Expressions<'_>, field: &Field<'_>, words: &AddressWord
     match parts {
         Some((host, Ok(_))) if !host.is_empty() && !is_bare_v6(host) => Some(address),
         Some(_) | None => {
-            let error = field.error("bad-value", format!("`{}` must be {}", field.name, words.expected));
+            let error = field.error(Code::BadValue, format!("`{}` must be {}", field.name, words.expected));
             let is_literal = field.raw().as_str() == Some(&address);
             let port = address.trim_start_matches(':').parse::<u16>().ok().filter(|_| is_literal);
             expressions.findings.add(match port {
@@ -125,7 +126,7 @@ fn metrics(expressions: &Expressions<'_>, field: &Field<'_>, listen: &str) -> Op
             let address = address(expressions, field, &METRICS)?;
             // Two that let the machine choose a port get two ports.
             if address == listen && !address.ends_with(":0") {
-                let error = field.error("bad-value", "`metrics` is the address of `listen`, which is taken");
+                let error = field.error(Code::BadValue, "`metrics` is the address of `listen`, which is taken");
                 expressions.findings.add(error.help("`metrics = true` serves `/metrics` there"));
                 return None;
             }
@@ -151,7 +152,7 @@ fn tls(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Tls> {
 pub(super) fn path(expressions: &Expressions<'_>, field: &Field<'_>, what: &str) -> Option<PathBuf> {
     let path = expressions.settled_text(field)?;
     if path.is_empty() {
-        expressions.findings.add(field.error("bad-path", format!("`{}` must name a {what}", field.name)));
+        expressions.findings.add(field.error(Code::BadPath, format!("`{}` must name a {what}", field.name)));
         return None;
     }
     Some(PathBuf::from(path))
@@ -162,7 +163,7 @@ fn socket(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<PathBuf> {
     if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
         let message =
             format!("`{}` is too long: a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes", field.name);
-        expressions.findings.add(field.error("bad-path", message));
+        expressions.findings.add(field.error(Code::BadPath, message));
         return None;
     }
     Some(path)
@@ -173,7 +174,7 @@ fn networks(expressions: &Expressions<'_>, field: &Field<'_>) -> Vec<Network> {
         let text = expressions.settled_text(field)?;
         let network = parse_network(&text);
         if network.is_none() {
-            let error = field.error("bad-value", format!("{} is not a network", quoted(field)));
+            let error = field.error(Code::BadValue, format!("{} is not a network", quoted(field)));
             expressions.findings.add(error.help("for example \"10.0.0.0/8\", \"2001:db8::/32\" or \"127.0.0.1\""));
         }
         network
@@ -206,7 +207,7 @@ fn origins(expressions: &Expressions<'_>, field: &Field<'_>) -> Vec<String> {
             return Some(text);
         }
         let error = field
-            .error("bad-value", format!("{} is not an origin: scheme, host and port, nothing else", quoted(field)));
+            .error(Code::BadValue, format!("{} is not an origin: scheme, host and port, nothing else", quoted(field)));
         let is_literal = field.raw().as_str() == Some(&text);
         expressions.findings.add(match origin.filter(|origin| is_literal && origin.starts_with("http")) {
             Some(origin) => {
@@ -234,7 +235,7 @@ fn limits(expressions: &Expressions<'_>, table: &Table<'_>) -> Limits {
             "an event may not be larger than a batch, which is {}",
             units::written_size(limits.batch_bytes_max as u64)
         );
-        expressions.findings.add(field.error("out-of-range", message));
+        expressions.findings.add(field.error(Code::OutOfRange, message));
     }
     table.finish();
     limits
@@ -276,7 +277,7 @@ fn source(
     let list = table.require("write_keys", "for example `write_keys = [\"{{ env.WRITE_KEY }}\"]`");
     let fields = list.as_ref().and_then(Field::list);
     if let Some(list) = list.filter(|_| fields.as_ref().is_some_and(Vec::is_empty)) {
-        expressions.findings.add(list.error("bad-value", "`write_keys` is empty: nobody could send"));
+        expressions.findings.add(list.error(Code::BadValue, "`write_keys` is empty: nobody could send"));
     }
     for field in fields.unwrap_or_default() {
         write_key(expressions, &field, &source, keys);
@@ -298,7 +299,7 @@ fn write_key(
     if key.is_empty() {
         // A source that is off may have no key yet.
         if source.enabled {
-            expressions.findings.add(field.error("bad-value", "this write key is empty"));
+            expressions.findings.add(field.error(Code::BadValue, "this write key is empty"));
         }
         return;
     }
@@ -309,7 +310,7 @@ fn write_key(
         } else {
             format!("this write key is also that of the source `{}`", other.name)
         };
-        expressions.findings.add(field.error("duplicate-write-key", message));
+        expressions.findings.add(field.error(Code::DuplicateWriteKey, message));
     }
 }
 
@@ -319,7 +320,8 @@ fn known_destinations(expressions: &Expressions<'_>, field: &Field<'_>, known: &
         let text = field.text_as("the name of a destination")?;
         if !names.contains(&text.value) {
             let message = format!("there is no destination `{}`", text.value);
-            let error = Diagnostic { code: "unknown-destination", ..text.wrong_word(message, names.iter().copied()) };
+            let error =
+                Diagnostic { code: Code::UnknownDestination, ..text.wrong_word(message, names.iter().copied()) };
             expressions.findings.add(error);
         }
         Some(text.value.to_owned())

@@ -11,6 +11,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::findings::Findings;
 use super::spelling::{alternatives, nearest};
@@ -82,7 +83,7 @@ impl<'a> Table<'a> {
         let field = self.get(key);
         if field.is_none() {
             let message = format!("{} needs `{key}`", self.what);
-            self.findings.add(Diagnostic::error("missing-key", self.span(), message).help(help));
+            self.findings.add(Diagnostic::error(Code::MissingKey, self.span(), message).help(help));
         }
         field
     }
@@ -98,7 +99,7 @@ impl<'a> Table<'a> {
         for key in keys {
             if let Some(field) = self.get(key) {
                 let message = format!("`{key}` is not available in this version yet");
-                self.findings.add(Diagnostic::error("not-available", field.key_span, message));
+                self.findings.add(Diagnostic::error(Code::NotAvailable, field.key_span, message));
             }
         }
     }
@@ -108,7 +109,7 @@ impl<'a> Table<'a> {
         for key in keys {
             if let Some(field) = self.get(key) {
                 let message = format!("`{key}` {why}");
-                self.findings.add(Diagnostic::error("misplaced-key", field.key_span, message));
+                self.findings.add(Diagnostic::error(Code::MisplacedKey, field.key_span, message));
             }
         }
     }
@@ -121,7 +122,7 @@ impl<'a> Table<'a> {
         }
         for (key, _) in self.entries.iter().filter(|(key, _)| !asked.contains(&key.get_ref().as_ref())) {
             let message = format!("unknown key `{}` in {}", key.get_ref(), self.what);
-            let unknown = Diagnostic::error("unknown-key", key.span(), message);
+            let unknown = Diagnostic::error(Code::UnknownKey, key.span(), message);
             // A key that is already there is not what was meant.
             let free = asked.iter().copied().filter(|word| !self.entries.contains_key(*word));
             self.findings.add(unknown.did_you_mean(nearest(key.get_ref(), free)));
@@ -152,7 +153,7 @@ impl<'a> Field<'a> {
     }
 
     /// Reports an error at the value.
-    pub(super) fn error(&self, code: &'static str, message: impl Into<String>) -> Diagnostic {
+    pub(super) fn error(&self, code: Code, message: impl Into<String>) -> Diagnostic {
         Diagnostic::error(code, self.span(), message)
     }
 
@@ -163,7 +164,7 @@ impl<'a> Field<'a> {
 
     fn type_error(&self, expected: &str) -> Diagnostic {
         let message = format!("`{}` must be {expected}, not {}", self.name, type_name(self.raw()));
-        self.error("wrong-type", message)
+        self.error(Code::WrongType, message)
     }
 
     /// A string.
@@ -201,7 +202,7 @@ impl<'a> Field<'a> {
             let (least, most) = (range.start(), range.end());
             let bounds =
                 if *most == u64::MAX { format!("at least {least}") } else { format!("between {least} and {most}") };
-            self.findings.add(self.error("out-of-range", format!("`{}` must be {bounds}", self.name)));
+            self.findings.add(self.error(Code::OutOfRange, format!("`{}` must be {bounds}", self.name)));
         }
         count
     }
@@ -223,7 +224,7 @@ impl<'a> Field<'a> {
         };
         let positive = number.filter(|number| *number > 0.0 && number.is_finite());
         if positive.is_none() {
-            self.findings.add(self.error("out-of-range", format!("`{}` must be greater than 0", self.name)));
+            self.findings.add(self.error(Code::OutOfRange, format!("`{}` must be greater than 0", self.name)));
         }
         positive
     }
@@ -240,7 +241,7 @@ impl<'a> Field<'a> {
             units::written_duration(*range.start()),
             units::written_duration(*range.end())
         );
-        self.findings.add(self.error("out-of-range", message));
+        self.findings.add(self.error(Code::OutOfRange, message));
         None
     }
 
@@ -256,7 +257,7 @@ impl<'a> Field<'a> {
             units::written_size(*range.start()),
             units::written_size(*range.end())
         );
-        self.findings.add(self.error("out-of-range", message));
+        self.findings.add(self.error(Code::OutOfRange, message));
         None
     }
 
@@ -270,7 +271,7 @@ impl<'a> Field<'a> {
         let text = self.text_as(expected)?;
         read(text.value)
             .map_err(|wrong| {
-                let error = self.error("bad-value", wrong.message);
+                let error = self.error(Code::BadValue, wrong.message);
                 self.findings.add(match wrong.instead {
                     Some(instead) => error
                         .help(format!("did you mean \"{instead}\"?"))
@@ -297,7 +298,7 @@ impl<'a> Field<'a> {
     pub(super) fn word_or_later<T: Copy>(&self, words: &[(&'static str, T)], later: &[&str]) -> Option<T> {
         if let Some(word) = self.raw().as_str().filter(|word| later.contains(word)) {
             let message = format!("`{} = \"{word}\"` is not available in this version yet", self.name);
-            self.findings.add(self.error("not-available", message));
+            self.findings.add(self.error(Code::NotAvailable, message));
             return None;
         }
         self.word(words)
@@ -348,13 +349,13 @@ impl Text<'_> {
     }
 
     /// An error at the whole string.
-    pub(super) fn error(&self, code: &'static str, message: impl Into<String>) -> Diagnostic {
+    pub(super) fn error(&self, code: Code, message: impl Into<String>) -> Diagnostic {
         Diagnostic::error(code, self.span.clone(), message)
     }
 
     /// An error that this is not one of the words.
     pub(super) fn wrong_word<'w>(&self, message: String, words: impl Iterator<Item = &'w str>) -> Diagnostic {
-        let error = self.error("bad-value", message);
+        let error = self.error(Code::BadValue, message);
         match nearest(self.value, words) {
             Some(near) => error.help(format!("did you mean `{near}`?")).suggest(self.span.clone(), format!("{near:?}")),
             None => error,

@@ -41,7 +41,7 @@ fn plan(text: &str) -> Plan {
 fn codes(text: &str) -> Vec<&'static str> {
     match compile_with(text, &VARIABLES) {
         Ok(_) => Vec::new(),
-        Err(found) => found.iter().filter(|found| found.is_error()).map(|found| found.code).collect(),
+        Err(found) => found.iter().filter(|found| found.is_error()).map(|found| found.code.as_str()).collect(),
     }
 }
 

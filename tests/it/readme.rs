@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use libroseg::config::{self, Diagnostic, Environment, Style, Unset};
+use libroseg::config::{self, Code, Diagnostic, Environment, Style, Unset};
 use libroseg::event::{Message, SourceName};
 use libroseg::expr::filter::Filter;
 use libroseg::expr::functions::{ENGINE_FILTERS, ENGINE_FUNCTIONS, ENGINE_TESTS, Entry, REFERENCE};
@@ -394,7 +394,7 @@ fn every_block_of_the_reference_compiles_or_fails_as_shown() {
         match kind.as_str() {
             "toml" => {
                 let warnings = compile(text).unwrap_or_else(|errors| panic!("{text}\n{}", draw(text, &errors)));
-                let odd = |warning: &&Diagnostic| !["no-sources", "no-destinations"].contains(&warning.code);
+                let odd = |warning: &&Diagnostic| ![Code::NoSources, Code::NoDestinations].contains(&warning.code);
                 let odd: Vec<Diagnostic> = warnings.iter().filter(odd).cloned().collect();
                 assert!(odd.is_empty(), "{}", draw(text, &odd));
             }
@@ -414,7 +414,7 @@ fn every_block_of_the_reference_compiles_or_fails_as_shown() {
 fn check_later(text: &str) {
     let errors = compile(text).unwrap_err();
     let errors: Vec<_> = errors.iter().filter(|found| found.is_error()).collect();
-    assert!(errors.iter().all(|error| error.code == "not-available"), "{errors:?}");
+    assert!(errors.iter().all(|error| error.code == Code::NotAvailable), "{errors:?}");
     let told: BTreeSet<usize> = errors.iter().map(|error| config::line_column(text, error.span.start).0).collect();
     let untold = (1..).zip(text.lines()).filter(|(number, line)| !told.contains(number) && !line.is_empty());
     let untold: Vec<&str> = untold.map(|(_, line)| line.split('=').next().unwrap().trim()).collect();
