@@ -14,6 +14,7 @@ use super::fingerprint::Fingerprint;
 use super::request::{self, Layers, REQUEST_KEYS};
 use super::response;
 use super::rule::{self, MATCH_KEYS, Match};
+use super::sample;
 use super::table::{Field, Table};
 use super::units;
 use crate::attempt::{DestinationName, Start};
@@ -65,13 +66,15 @@ const HTTP_DESTINATION_KEYS: [&str; 1] = ["response"];
 const FILE_KEYS: [&str; 3] = ["format", "rotate", "compression"];
 
 /// Keys that a rule cannot have.
-const ONLY_DESTINATIONS: [&str; 12] = [
+const ONLY_DESTINATIONS: [&str; 14] = [
     "auth",
     "retry",
     "limit",
     "timeout",
     "response",
     "integration",
+    "consent",
+    "sample",
     "waiting_max",
     "order_by",
     "start",
@@ -81,7 +84,7 @@ const ONLY_DESTINATIONS: [&str; 12] = [
 ];
 
 /// Keys of the language that a later version has.
-const LATER: [&str; 5] = ["extends", "env", "overflow", "sample", "consent"];
+const LATER: [&str; 3] = ["extends", "env", "overflow"];
 
 /// Keys that say nothing of how a destination at work behaves: where a new one begins, what becomes of one that is off.
 const NOT_AT_WORK: [&str; 2] = ["start", "when_disabled"];
@@ -161,6 +164,8 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
     let lets = lets(around, table);
     let templates = expressions.define(&lets);
     let integrations = integrations(field.name, table);
+    let consent = table.get("consent").map(|field| consent(expressions, &field)).unwrap_or_default();
+    let sample = table.get("sample").map(|field| sample::read(expressions, &field));
     let retry = retry(expressions, table);
     let mut limit = limit(table);
     if kind != Some(DestinationKind::Http) {
@@ -182,7 +187,12 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
         fingerprint: 0,
         kind: kind?,
         integrations,
+        consent,
         sources: around.sources.clone(),
+        sample: match sample {
+            Some(sample) => Some(sample?),
+            None => None,
+        },
         when,
         rules: rules?,
         names: Arc::new(expressions.names(templates)),
@@ -286,6 +296,24 @@ fn file_path(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<String>
 fn integrations(name: &str, table: &Table<'_>) -> Vec<String> {
     let Some(field) = table.get("integration") else { return vec![name.to_owned()] };
     field.one_or_many().iter().filter_map(Field::text).map(|text| text.value.to_owned()).collect()
+}
+
+/// Categories are compared exactly: one that is empty or there twice is a slip of the pen.
+fn consent(expressions: &Expressions<'_>, field: &Field<'_>) -> Vec<String> {
+    let mut categories: Vec<String> = Vec::new();
+    for text in
+        field.one_or_many().iter().filter_map(|field| field.text_as("the id of a consent category, or a list of them"))
+    {
+        if text.value.trim().is_empty() {
+            expressions.findings.add(text.error("bad-value", "this consent category is empty"));
+        } else if categories.iter().any(|known| known == text.value) {
+            let message = format!("the consent category `{}` is there twice", text.value);
+            expressions.findings.add(text.error("bad-value", message));
+        } else {
+            categories.push(text.value.to_owned());
+        }
+    }
+    categories
 }
 
 fn retry(expressions: &Expressions<'_>, table: &Table<'_>) -> RetryPolicy {
@@ -454,7 +482,7 @@ impl<'t, 'a> Rules<'t, 'a> {
         };
         if let Some(table) = table {
             self.check_foreign(table);
-            table.not_yet(&["let", "sample", "consent"]);
+            table.not_yet(&["let"]);
             table.finish();
         }
         let (mut matched, request) = (matched?, request?);

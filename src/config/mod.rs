@@ -22,6 +22,7 @@ mod queue;
 mod request;
 mod response;
 mod rule;
+mod sample;
 mod server;
 mod spelling;
 mod table;

@@ -11,6 +11,7 @@ pub mod judge;
 pub mod mapping;
 pub mod pack;
 pub mod render;
+pub mod sample;
 pub mod select;
 pub mod trace;
 
@@ -31,6 +32,7 @@ pub use batch::{Address, Batch, Item, Request};
 pub use error::RuleError;
 pub use judge::Reply;
 pub use mapping::Mapping;
+pub use sample::Sample;
 
 /// `libroseg.toml`, compiled.
 #[derive(Default)]
@@ -157,8 +159,12 @@ pub struct Destination {
     pub kind: DestinationKind,
     /// Its names in an event's `integrations` object.
     pub integrations: Vec<String>,
+    /// The consent categories it belongs to: it is given only events whose user consents to all of them.
+    pub consent: Vec<String>,
     /// The sources it takes events from; `None`: all.
     pub sources: Option<Vec<SourceName>>,
+    /// The share of users it is given; `None`: all.
+    pub sample: Option<Sample>,
     /// Conditions on every event, before any rule.
     pub when: Vec<Condition>,
     /// In file order; never empty.

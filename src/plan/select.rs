@@ -22,6 +22,8 @@ pub struct Matches<'a> {
 impl Destination {
     /// The rules that want this event; `None` when no rule does.
     ///
+    /// What costs least is asked first: source, consent, `integrations`, `on`, then `sample`, then the conditions.
+    ///
     /// # Errors
     /// When a condition fails on this event.
     pub fn select(&self, message: &Message, now: Timestamp) -> Result<Option<Matches<'_>>, RuleError> {
@@ -29,6 +31,9 @@ impl Destination {
             return Ok(None);
         }
         let scope = Scope::event(&self.names, message, now);
+        if !self.is_sampled(&scope)? {
+            return Ok(None);
+        }
         if !all_hold(&self.when, &scope).map_err(|(index, error)| self.error(None, error).within(when_place(index)))? {
             return Ok(None);
         }
@@ -52,7 +57,12 @@ impl Destination {
 
     fn takes_from(&self, message: &Message) -> bool {
         let knows_source = self.sources.as_ref().is_none_or(|sources| sources.contains(&message.source));
-        knows_source && consent::allows(&message.value, &self.integrations, &[]) == Decision::Allowed
+        knows_source && consent::allows(&message.value, &self.integrations, &self.consent) == Decision::Allowed
+    }
+
+    fn is_sampled(&self, scope: &Scope) -> Result<bool, RuleError> {
+        let Some(sample) = &self.sample else { return Ok(true) };
+        sample.keeps(scope).map_err(|error| self.error(None, error).within("sample.by"))
     }
 
     fn matching_rules(&self, scope: &Scope) -> Result<Vec<&Rule>, RuleError> {

@@ -18,6 +18,7 @@ mod isolation;
 mod mapping;
 mod metrics;
 mod ordering;
+mod policy;
 mod power_loss;
 mod queues;
 mod readme;
