@@ -305,10 +305,10 @@ fn consent(expressions: &Expressions<'_>, field: &Field<'_>) -> Vec<String> {
         field.one_or_many().iter().filter_map(|field| field.text_as("the id of a consent category, or a list of them"))
     {
         if text.value.trim().is_empty() {
-            expressions.findings.add(text.error("bad-value", "this consent category is empty"));
+            expressions.findings.add(text.error(Code::BadValue, "this consent category is empty"));
         } else if categories.iter().any(|known| known == text.value) {
             let message = format!("the consent category `{}` is there twice", text.value);
-            expressions.findings.add(text.error("bad-value", message));
+            expressions.findings.add(text.error(Code::BadValue, message));
         } else {
             categories.push(text.value.to_owned());
         }

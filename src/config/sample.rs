@@ -2,6 +2,7 @@
 
 use toml::de::DeValue;
 
+use super::codes::Code;
 use super::expressions::{Expressions, Sees};
 use super::table::Field;
 use crate::expr::template::Template;
@@ -29,7 +30,7 @@ fn rate(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<f64> {
         }
     };
     if rate > 1.0 {
-        let error = field.error("out-of-range", format!("`{}` must be a share: above 0, up to 1", field.name));
+        let error = field.error(Code::OutOfRange, format!("`{}` must be a share: above 0, up to 1", field.name));
         expressions.findings.add(error.help("a tenth of the users is `0.1`"));
         return None;
     }
@@ -41,7 +42,7 @@ fn by(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Template> {
     let text = field.text_as("a template such as \"{{ groupId }}\"")?;
     let compiled = expressions.compile(&text, Sees::Event)?;
     if compiled.is_settled && !expressions.reads_event(&compiled) {
-        let error = text.error("bad-value", "`by` reads nothing of the event: all events would be kept, or none");
+        let error = text.error(Code::BadValue, "`by` reads nothing of the event: all events would be kept, or none");
         expressions.findings.add(error.help("for a share of the groups write \"{{ groupId }}\""));
         return None;
     }
