@@ -220,7 +220,7 @@ impl Fresh {
 }
 
 fn compile(path: &Path, variables: &BTreeMap<String, String>) -> Result<Fresh, LoadError> {
-    let (text, result) = check(path, variables)?;
+    let (text, result) = check(path, variables, Unset::Mistake)?;
     let name = path.display().to_string();
     let draw = |diagnostics: &[Diagnostic]| config::draw(&name, &text, diagnostics, Style::Plain, LOG_WIDTH);
     match result {
@@ -243,18 +243,14 @@ pub fn read(path: &Path, variables: &BTreeMap<String, String>) -> Result<Arc<Pla
 /// The text of a file and what it compiles to.
 type Checked = (String, Result<config::Compiled, Vec<Diagnostic>>);
 
-/// Reads and compiles a file: what start-up, reload and `--check` all do.
+/// Reads and compiles a file: what start-up, reload and `--check` all do. Only a check may assume what is not set.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn check(path: &Path, variables: &BTreeMap<String, String>) -> Result<Checked, LoadError> {
+pub fn check(path: &Path, variables: &BTreeMap<String, String>, unset: Unset) -> Result<Checked, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
     let text = fs::read_to_string(path).map_err(unreadable)?;
-    let environment = Environment {
-        variables: variables.clone(),
-        read_file: &|path| fs::read_to_string(path),
-        unset: Unset::Mistake,
-    };
+    let environment = Environment { variables: variables.clone(), read_file: &|path| fs::read_to_string(path), unset };
     let result = config::compile(&text, &environment);
     Ok((text, result))
 }

@@ -1,11 +1,23 @@
 //! `libroseg --check`: what start-up would say of a file, without starting anything.
+//!
+//! A file is compiled as start and reload compile it; what is said of it is data (`File`) until one of the formats
+//! writes it. The answer goes to stdout whatever the format, what kept us from answering to stderr.
 
-use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _, Write as _};
+mod github;
+mod human;
+mod json;
+mod sarif;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::{DONE, UNABLE, WRONG};
-use crate::config::{self, Style};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+
+use super::{DONE, UNABLE, WRONG, env_file};
+use crate::config::{self, Code, Diagnostic, Severity, Unset};
 use crate::plan::{Plan, QueueKind, QueueSettings};
 use crate::reload;
 
@@ -14,66 +26,246 @@ Exit codes: 0 every file is right, 1 something is wrong, 2 a file cannot be read
 
 Examples:
   libroseg check
-  libroseg check libroseg.toml examples/configs/*.toml";
+  libroseg check libroseg.toml examples/configs/*.toml
+  libroseg check --env-file .env --deny warnings
+  libroseg check --assume-env --format github
+  libroseg check --assume-env --format sarif > libroseg.sarif";
 
-/// Checks every file and answers the worst exit code. The pictures go to stdout: they are the answer.
-pub(super) fn run(files: &[PathBuf], variables: &BTreeMap<String, String>) -> u8 {
-    files.iter().map(|file| check(file, variables)).max().unwrap_or(DONE)
+/// How to check, and how to tell what is found.
+#[derive(Clone, Debug, Default, Args)]
+#[group(skip)]
+pub(super) struct Options {
+    /// How to tell what is found
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    format: Format,
+
+    /// Exit with 1 on warnings as well: on all of them (`warnings`), or on those of one kind, such as `no-tls`
+    #[arg(long, value_name = "KIND", value_parser = kinds(true), hide_possible_values = true)]
+    deny: Vec<String>,
+
+    /// Say nothing of warnings of this kind, such as `no-tls`
+    #[arg(long, value_name = "KIND", value_parser = kinds(false), hide_possible_values = true)]
+    allow: Vec<String>,
+
+    /// Read variables from a file of KEY=VALUE lines; they lie over those of the environment
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+
+    /// Take variables that are not set, and files of secrets that cannot be read, as there and unknown
+    #[arg(long)]
+    assume_env: bool,
 }
 
-fn check(file: &Path, variables: &BTreeMap<String, String>) -> u8 {
-    let (text, result) = match reload::check(file, variables) {
-        Ok(checked) => checked,
+/// How the answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Pictures, as rustc draws them
+    #[default]
+    Human,
+    /// One JSON document
+    Json,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
+    /// Annotations of GitHub Actions
+    Github,
+}
+
+/// The word for all warnings.
+const ALL_WARNINGS: &str = "warnings";
+
+/// A file, and what is to be said of it.
+struct File {
+    /// As it was given on the command line.
+    name: String,
+    /// What came of it.
+    result: Result<Told, String>,
+}
+
+/// What is to be said of a file that could be read.
+struct Told {
+    text: String,
+    /// In the order of the file, without what was allowed.
+    diagnostics: Vec<Diagnostic>,
+    /// Warnings that count as errors do.
+    denied: usize,
+    /// What it sets up, unless it has errors.
+    summary: Option<Summary>,
+}
+
+/// Where something stands in a file: lines and columns from 1, columns in characters; the end is not part of it.
+struct Place {
+    line: usize,
+    column: usize,
+    end_line: usize,
+    end_column: usize,
+}
+
+/// What a right file sets up.
+struct Summary {
+    sources: usize,
+    destinations: usize,
+    /// Names of destinations that are off, and why.
+    off: Vec<(String, String)>,
+    queue: QueueSettings,
+}
+
+/// Checks every file and answers the worst exit code.
+pub(super) fn run(files: &[PathBuf], options: &Options, variables: &BTreeMap<String, String>) -> u8 {
+    let variables = match env_file::laid_over(variables, &options.env_file) {
+        Ok(variables) => variables,
         Err(error) => {
-            let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            super::note(format_args!("error: {error}: {reason}"));
+            super::note(format_args!("error: {error}"));
             return UNABLE;
         }
     };
-    let name = file.display().to_string();
-    let (diagnostics, summary, code) = match result {
-        Ok(compiled) => {
-            let summary = summary(&compiled.plan, compiled.warnings.len());
-            (compiled.warnings, format!("{name}: ok, {summary}"), DONE)
-        }
-        Err(mistakes) => {
-            let count = counted(mistakes.iter().filter(|mistake| mistake.is_error()).count(), "error");
-            (mistakes, format!("{name}: {count}"), WRONG)
-        }
+    let files: Vec<File> = files.iter().map(|file| check(file, options, &variables)).collect();
+    let answer = match options.format {
+        Format::Human => human::answer(&files),
+        Format::Json => json::answer(&files),
+        Format::Sarif => sarif::answer(&files),
+        Format::Github => github::answer(&files),
     };
-    let style = if io::stdout().is_terminal() && crate::telemetry::uses_color() { Style::Ansi } else { Style::Plain };
-    let picture = config::draw(&name, &text, &diagnostics, style, super::width());
+    for (file, reason) in files.iter().filter_map(|file| Some((file, file.result.as_ref().err()?))) {
+        super::note(format_args!("error: cannot read {}: {reason}", file.name));
+    }
     // A reader that left early has seen enough.
-    let _ = writeln!(io::stdout(), "{picture}{}{summary}", if picture.is_empty() { "" } else { "\n" });
-    code
+    let _ = io::stdout().write_all(answer.as_bytes());
+    exit_code(&files)
 }
 
-fn summary(plan: &Plan, warnings: usize) -> String {
-    let mut parts = vec![
-        counted(
-            plan.policy.sources.values().map(|source| &source.name).collect::<std::collections::BTreeSet<_>>().len(),
-            "source",
-        ),
-        counted(plan.destinations.len(), "destination"),
-    ];
-    if !plan.disabled.is_empty() {
-        let names: Vec<String> = plan.disabled.iter().map(|d| format!("{}: {}", d.name, d.why)).collect();
-        parts.push(format!("{} off ({})", plan.disabled.len(), names.join("; ")));
-    }
-    if warnings > 0 {
-        parts.push(counted(warnings, "warning"));
-    }
-    parts.push(what_a_200_means(&plan.queue));
-    parts.join(", ")
+fn check(path: &Path, options: &Options, variables: &BTreeMap<String, String>) -> File {
+    let unset = if options.assume_env { Unset::Assumed } else { Unset::Mistake };
+    let result = match reload::check(path, variables, unset) {
+        Ok((text, result)) => {
+            let summary = result.as_ref().ok().map(|compiled| Summary::of(&compiled.plan));
+            let mut diagnostics = result.map_or_else(|mistakes| mistakes, |compiled| compiled.warnings);
+            diagnostics.retain(|diagnostic| diagnostic.is_error() || !options.allows(diagnostic.code));
+            let denied = diagnostics.iter().filter(|diagnostic| options.denies(diagnostic)).count();
+            Ok(Told { text, diagnostics, denied, summary })
+        }
+        Err(error) => Err(std::error::Error::source(&error).unwrap_or(&error).to_string()),
+    };
+    File { name: path.display().to_string(), result }
 }
 
-fn what_a_200_means(queue: &QueueSettings) -> String {
-    match queue.kind {
-        QueueKind::Disk => format!("queue on disk ({}): a 200 is durable", queue.dir.display()),
-        QueueKind::Memory => "queue in memory: a 200 does not outlive the process".to_owned(),
-    }
+fn exit_code(files: &[File]) -> u8 {
+    files.iter().map(File::exit_code).max().unwrap_or(DONE)
+}
+
+/// The words that `--deny` or `--allow` take.
+fn kinds(with_all: bool) -> PossibleValuesParser {
+    let all = with_all.then_some(ALL_WARNINGS);
+    let kinds = Code::ALL.iter().filter(|code| code.severity() == Severity::Warning).map(|code| code.as_str());
+    PossibleValuesParser::new(all.into_iter().chain(kinds))
 }
 
 fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+// === impl Options ===
+
+impl Options {
+    fn allows(&self, code: Code) -> bool {
+        self.allow.iter().any(|kind| kind == code.as_str())
+    }
+
+    fn denies(&self, diagnostic: &Diagnostic) -> bool {
+        let is_denied = |kind: &String| kind == ALL_WARNINGS || kind == diagnostic.code.as_str();
+        !diagnostic.is_error() && self.deny.iter().any(is_denied)
+    }
+}
+
+// === impl File, Told ===
+
+impl File {
+    fn exit_code(&self) -> u8 {
+        match &self.result {
+            Ok(told) if told.is_right() => DONE,
+            Ok(_) => WRONG,
+            Err(_) => UNABLE,
+        }
+    }
+}
+
+impl Told {
+    fn errors(&self) -> usize {
+        self.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count()
+    }
+
+    fn warnings(&self) -> usize {
+        self.diagnostics.len() - self.errors()
+    }
+
+    fn is_right(&self) -> bool {
+        self.errors() == 0 && self.denied == 0
+    }
+
+    /// How the file is, in a line.
+    fn line(&self) -> String {
+        let mut counts = Vec::new();
+        match &self.summary {
+            Some(summary) => counts.extend(summary.parts()),
+            None => counts.push(counted(self.errors(), "error")),
+        }
+        if self.warnings() > 0 {
+            counts.push(counted(self.warnings(), "warning"));
+        }
+        if self.denied > 0 {
+            counts.push(format!("{} denied", self.denied));
+        }
+        match &self.summary {
+            Some(summary) => {
+                counts.push(summary.what_a_200_means());
+                format!("{}, {}", if self.denied == 0 { "ok" } else { "not ok" }, counts.join(", "))
+            }
+            None => counts.join(", "),
+        }
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn of(text: &str, span: &Range<usize>) -> Self {
+        let (line, column) = config::line_column(text, span.start);
+        let (end_line, end_column) = config::line_column(text, span.end.max(span.start));
+        Self { line, column, end_line, end_column }
+    }
+
+    /// The place of a diagnostic, unless it is about the whole file.
+    fn of_diagnostic(text: &str, diagnostic: &Diagnostic) -> Option<Self> {
+        (!diagnostic.is_of_the_whole_file()).then(|| Self::of(text, &diagnostic.span))
+    }
+}
+
+// === impl Summary ===
+
+impl Summary {
+    fn of(plan: &Plan) -> Self {
+        let sources: BTreeSet<_> = plan.policy.sources.values().map(|source| &source.name).collect();
+        let off = plan.disabled.iter().map(|disabled| (disabled.name.to_string(), disabled.why.clone()));
+        Self {
+            sources: sources.len(),
+            destinations: plan.destinations.len(),
+            off: off.collect(),
+            queue: plan.queue.clone(),
+        }
+    }
+
+    fn parts(&self) -> Vec<String> {
+        let mut parts = vec![counted(self.sources, "source"), counted(self.destinations, "destination")];
+        if !self.off.is_empty() {
+            let names: Vec<String> = self.off.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+            parts.push(format!("{} off ({})", names.len(), names.join("; ")));
+        }
+        parts
+    }
+
+    fn what_a_200_means(&self) -> String {
+        match self.queue.kind {
+            QueueKind::Disk => format!("queue on disk ({}): a 200 is durable", self.queue.dir.display()),
+            QueueKind::Memory => "queue in memory: a 200 does not outlive the process".to_owned(),
+        }
+    }
 }

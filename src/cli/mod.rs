@@ -5,6 +5,7 @@
 mod ask;
 pub mod check;
 mod dead_letters;
+mod env_file;
 mod meter;
 mod queue;
 mod replay;
@@ -12,12 +13,13 @@ pub mod serve;
 mod table;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::ask::Asker;
 use crate::telemetry::{self, LogFormat};
@@ -29,8 +31,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Check files and exit: 0 when all are right, 1 when something is wrong, 2 when a file cannot be read
-    /// [default: the configuration file]
+    /// Check files and exit: another name for the command `check`, with the same options
     #[arg(long, value_name = "FILE", num_args = 0.., conflicts_with = "listen")]
     check: Option<Vec<PathBuf>>,
 
@@ -59,6 +60,9 @@ enum Command {
     Check {
         /// The files [default: the configuration file]
         files: Vec<PathBuf>,
+
+        #[command(flatten)]
+        options: check::Options,
     },
     /// Events given up on: list, show, send again, forget
     #[command(after_help = dead_letters::EXAMPLES)]
@@ -88,7 +92,7 @@ const UNABLE: u8 = 2;
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(arguments());
     if let Err(error) = telemetry::start(arguments.log_format, arguments.log.as_deref()) {
         note(format_args!("error: --log: {error}"));
         return ExitCode::from(UNABLE);
@@ -97,13 +101,26 @@ pub fn run() -> ExitCode {
     let variables = variables();
     let asker = |options| Asker { config: &arguments.config, variables: &variables, options };
     ExitCode::from(match (arguments.command, arguments.check) {
-        (Some(Command::Check { files }), _) | (None, Some(files)) => check::run(&files_or_config(files), &variables),
+        (Some(Command::Check { files, options }), _) => check::run(&files_or_config(files), &options, &variables),
+        (None, Some(files)) => check::run(&files_or_config(files), &check::Options::default(), &variables),
         (Some(Command::DeadLetters(options)), _) => dead_letters::run(&options, &asker(&options.ask)),
         (Some(Command::Replay(options)), _) => replay::run(&options, &asker(&options.ask)),
         (Some(Command::Queue(options)), _) => queue::run(&options, &asker(&options.ask)),
         (Some(Command::Serve(options)), _) => serve::run(arguments.config, &options, variables),
         (None, None) => serve::run(arguments.config, &arguments.serve, variables),
     })
+}
+
+/// The command line, in which `--check` is the command `check`: it takes the same options, in any order.
+fn arguments() -> Vec<OsString> {
+    let commands = Arguments::command();
+    let is_command = |argument: &OsString| commands.find_subcommand(argument).is_some();
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let before_command = arguments.iter().take_while(|argument| *argument != "--" && !is_command(argument)).count();
+    if let Some(option) = arguments[..before_command].iter_mut().find(|argument| *argument == "--check") {
+        *option = "check".into();
+    }
+    arguments
 }
 
 /// The environment. A variable that is not UTF-8 is read with U+FFFD in place of what is not.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::Binary;
@@ -118,4 +119,99 @@ fn wrong_usage_is_exit_code_2_and_help_has_examples() {
     let help = run(folder.path(), &["--help"]);
     assert_eq!(help.status.code(), Some(0));
     insta::assert_snapshot!(stdout(&help));
+}
+
+/// One mistake with a suggestion, one without, one warning.
+const ODD: &str = "[sources.a]\nwrite_keys = [\"{{ env.NO_SUCH_KEY }}\"]\n[queue]\ntype = \"memory\"\n\
+                   [destinations.out]\nurl = \"http://example.com\"\ntimeuot = \"10s\"\nbody = { a = \"{{ traits.é | lowr }}\" }\n";
+
+#[test]
+fn the_check_answers_programs_with_one_json_document() {
+    let (folder, _) = file(ODD);
+    let output = run(folder.path(), &["--check", "--format", "json", "libroseg.toml", "absent.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("cannot read absent.toml"), "{}", stderr(&output));
+    insta::assert_snapshot!(stdout(&output));
+
+    let (folder, _) = file(GOOD);
+    let output = run(folder.path(), &["check", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0));
+    insta::assert_snapshot!(stdout(&output));
+}
+
+#[test]
+fn the_check_answers_code_scanning_with_sarif() {
+    let (folder, _) = file(ODD);
+    let output = run(folder.path(), &["check", "libroseg.toml", "./absent.toml", "--format", "sarif"]);
+    assert_eq!(output.status.code(), Some(2));
+    let mut document: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let run = document["runs"][0].take();
+    let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
+    for rule in rules {
+        assert!(rule["id"].is_string() && rule["shortDescription"]["text"].is_string(), "{rule}");
+        assert!(rule["help"]["text"].is_string(), "{rule}");
+        assert!(["error", "warning"].contains(&rule["defaultConfiguration"]["level"].as_str().unwrap()), "{rule}");
+    }
+    for result in run["results"].as_array().unwrap() {
+        let index = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
+        assert_eq!(rules[index]["id"], result["ruleId"]);
+    }
+    let told = serde_json::json!([document["version"], run["invocations"], run["columnKind"], run["results"]]);
+    insta::assert_snapshot!(format!("{told:#}"));
+}
+
+#[test]
+fn the_check_annotates_pull_requests_on_github() {
+    let (folder, _) = file(ODD);
+    let output = run(folder.path(), &["--check", "./libroseg.toml", "--format=github"]);
+    assert_eq!(output.status.code(), Some(1));
+    insta::assert_snapshot!(stdout(&output));
+}
+
+#[test]
+fn warnings_can_be_denied_or_allowed_and_errors_cannot() {
+    let (folder, _) = file(&GOOD.replace("type = \"stdout\"", "url = \"http://example.com\"\nmethod = \"PSOT\""));
+    for (arguments, code, last) in [
+        (&["check"][..], 0, "libroseg.toml: ok, 1 source, 1 destination, 2 warnings, "),
+        (&["check", "--deny", "warnings"], 1, "libroseg.toml: not ok, 1 source, 1 destination, 2 warnings, 2 denied, "),
+        (&["check", "--deny", "no-tls"], 1, "libroseg.toml: not ok, 1 source, 1 destination, 2 warnings, 1 denied, "),
+        (&["check", "--deny", "unused"], 0, "libroseg.toml: ok, 1 source, 1 destination, 2 warnings, "),
+        (
+            &["check", "--deny", "warnings", "--allow", "no-tls", "--allow", "unusual-method"],
+            0,
+            "libroseg.toml: ok, 1 source, 1 destination, queue ",
+        ),
+    ] {
+        let output = run(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        let told = stdout(&output);
+        assert!(told.lines().last().unwrap().starts_with(last), "{arguments:?}: {told}");
+    }
+    let output = run(folder.path(), &["check", "--allow", "unknown-key"]);
+    assert_eq!(output.status.code(), Some(2), "an error cannot be allowed");
+}
+
+#[test]
+fn variables_of_a_file_lie_over_the_environment_and_never_enter_a_message() {
+    let text = GOOD.replace("[\"k\"]", "[\"{{ env.KEY }}\"]").replace("type = \"stdout\"", "url = \"{{ env.URL }}\"");
+    let (folder, _) = file(&text);
+    fs::write(folder.path().join("one.env"), "# first\nexport KEY='k'\nURL=\"not-a-url-but-secret\"\n").unwrap();
+    fs::write(folder.path().join("two.env"), "URL=https://example.com # last\n").unwrap();
+    fs::write(folder.path().join("wrong.env"), "KEY=k\n\nthe-secret-alone\n").unwrap();
+    let check = |files: &[&str]| {
+        let mut command = Binary::command();
+        command.arg("--check").args(files.iter().flat_map(|file| ["--env-file", file]));
+        command.env("URL", "https://of.the.environment").env_remove("KEY").current_dir(folder.path()).output().unwrap()
+    };
+    assert_eq!(check(&["one.env", "two.env"]).status.code(), Some(0));
+    let wrong = check(&["two.env", "one.env"]);
+    assert_eq!(wrong.status.code(), Some(1), "the last file wins");
+    assert!(!stdout(&wrong).contains("but-secret"), "{}", stdout(&wrong));
+    let wrong = check(&["wrong.env"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).starts_with("error: wrong.env:3: this line is neither KEY=VALUE"), "{}", stderr(&wrong));
+    assert!(!stderr(&wrong).contains("secret"), "{}", stderr(&wrong));
+    let absent = check(&["absent.env"]);
+    assert_eq!(absent.status.code(), Some(2));
+    assert!(stderr(&absent).starts_with("error: cannot read absent.env: "), "{}", stderr(&absent));
 }
