@@ -15,10 +15,10 @@ use super::table::{Field, Table};
 use super::units;
 use crate::event::SourceName;
 use crate::plan::{Metrics, Network, Server, Tls};
-use crate::segment::{Limits, Policy, Source, UnknownKey};
+use crate::segment::{Limits, Policy, RateLimit, Source, UnknownKey};
 
 /// Keys of the language that a later version has.
-const SOURCE_LATER: [&str; 2] = ["limit", "plan"];
+const SOURCE_LATER: [&str; 1] = ["plan"];
 
 /// The least and the most a wait at the door may be.
 const WAITS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
@@ -273,7 +273,8 @@ fn source(
     let switch = expressions.switch(table.get("enabled"));
     let enabled = matches!(switch, Switch::On);
     expressions.begin(!enabled);
-    let source = Arc::new(Source { name: name.clone(), enabled });
+    let limit = table.get("limit").and_then(|field| rate_limit(expressions, &field));
+    let source = Arc::new(Source { name: name.clone(), enabled, limit });
     let list = table.require("write_keys", "for example `write_keys = [\"{{ env.WRITE_KEY }}\"]`");
     let fields = list.as_ref().and_then(Field::list);
     if let Some(list) = list.filter(|_| fields.as_ref().is_some_and(Vec::is_empty)) {
@@ -285,6 +286,24 @@ fn source(
     table.not_yet(&SOURCE_LATER);
     let destinations = table.get("destinations").map(|field| known_destinations(expressions, &field, destinations));
     SourceReading { name, destinations }
+}
+
+fn rate_limit(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<RateLimit> {
+    let table = field.table("`limit`")?;
+    let per_second = table.require("per_second", "events per second, such as `per_second = 100`");
+    let per_second = per_second.and_then(|field| field.positive());
+    let burst = table.get("burst").map(|field| {
+        let burst = field.positive()?;
+        if burst < 1.0 {
+            let error = field.error(Code::OutOfRange, "`burst` must be at least 1");
+            expressions.findings.add(error.help("a bucket that holds no event would let none in"));
+            return None;
+        }
+        Some(burst)
+    });
+    table.finish();
+    let per_second = per_second?;
+    Some(RateLimit { per_second, burst: burst.unwrap_or(Some(per_second.max(1.0)))? })
 }
 
 fn write_key(

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use axum::http::StatusCode;
 
+use crate::event::SourceName;
 use crate::segment::DiscardCode;
 
 /// Counts since the process started.
@@ -16,6 +17,7 @@ pub struct Counters {
     unknown_keys: AtomicU64,
     sdk_metrics: AtomicU64,
     discards: Mutex<BTreeMap<DiscardCode, u64>>,
+    limited: Mutex<BTreeMap<SourceName, u64>>,
 }
 
 /// All counts at one moment.
@@ -27,6 +29,8 @@ pub struct Counts {
     pub accepted: u64,
     /// Messages thrown away after a `200` (or refused in strict mode), by reason.
     pub discards: BTreeMap<DiscardCode, u64>,
+    /// Messages whose requests heard `429`, by the source that sent faster than it may.
+    pub limited: BTreeMap<SourceName, u64>,
     /// Requests without a write key that a source has.
     pub unknown_keys: u64,
     /// Requests in which an SDK told of itself (`/v1/m`); heard and thrown away.
@@ -43,6 +47,7 @@ impl Counters {
             answers: self.answers.each_ref().map(|count| count.load(Ordering::Relaxed)),
             accepted: self.accepted.load(Ordering::Relaxed),
             discards: self.discards.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            limited: self.limited.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             unknown_keys: self.unknown_keys.load(Ordering::Relaxed),
             sdk_metrics: self.sdk_metrics.load(Ordering::Relaxed),
         }
@@ -65,6 +70,11 @@ impl Counters {
 
     pub(super) fn sdk_metrics(&self) {
         self.sdk_metrics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn limited(&self, source: &SourceName, messages: usize) {
+        let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        *limited.entry(source.clone()).or_default() += messages as u64;
     }
 
     pub(super) fn discard(&self, code: DiscardCode, messages: usize) {

@@ -10,6 +10,7 @@ mod cors;
 mod counters;
 mod keys;
 mod patience;
+mod rates;
 mod reply;
 mod route;
 mod script;
@@ -49,6 +50,7 @@ pub use serve::{ServeOptions, serve};
 pub use tls::{Tls, TlsError};
 
 use body::{Bounds, Share, Unread};
+use rates::Rates;
 use reply::Reply;
 use route::Route;
 
@@ -58,6 +60,7 @@ pub struct Door {
     settings: Settings,
     counters: Counters,
     bodies: Bodies,
+    rates: Rates,
     /// Whether the queue refused the last events it was given: the change is worth a log line, each refusal is not.
     is_refusing: AtomicBool,
 }
@@ -160,6 +163,7 @@ impl Door {
             settings,
             counters: Counters::default(),
             bodies: Bodies::default(),
+            rates: Rates::default(),
             is_refusing: AtomicBool::new(false),
         }
     }
@@ -258,6 +262,7 @@ impl Door {
             (0..envelope.len()).for_each(|index| self.discard(DiscardCode::SourceDisabled, index, source));
             return Err(Reply::Discarded);
         }
+        self.check_rate(source, envelope.len(), received_at)?;
         let reading = envelope.read(&Arrival {
             source: &source.name,
             received_at,
@@ -270,6 +275,16 @@ impl Door {
             self.discard(discard.code, discard.index, source);
         }
         Ok(reading)
+    }
+
+    /// Counts the messages of a request against its source's limit: all of them, good or bad, or none.
+    fn check_rate(&self, source: &Source, messages: usize, now: Timestamp) -> Result<(), Reply> {
+        let Some(limit) = source.limit else { return Ok(()) };
+        self.rates.take(&source.name, limit, messages, now).map_err(|seconds| {
+            self.counters.limited(&source.name, messages);
+            tracing::debug!(source.name = %source.name, messages, seconds, "a source sends faster than it may");
+            Reply::Limited { seconds }
+        })
     }
 
     /// Hands events to the queue: all of a request or none.

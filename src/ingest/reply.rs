@@ -1,8 +1,8 @@
 //! What we answer: the one place that knows status codes.
 //!
 //! SDKs are narrow about answers (`docs/wire-contract.md`, "Answers"): success is exactly `200` with a JSON object, a
-//! refusal is exactly `400` with `code` and `message` as strings, and everything that should be tried again is a `503`
-//! with `Retry-After` in whole seconds. `401`, `403`, `413`, `415` and the rest of the `4xx` family make older SDKs send
+//! refusal is exactly `400` with `code` and `message` as strings, and everything that should be tried again is a `503`,
+//! or a `429` where the sender alone is too fast, with `Retry-After` in whole seconds. `401`, `403`, `413`, `415` and the rest of the `4xx` family make older SDKs send
 //! the same thing again, so no ingest path uses them.
 
 use axum::body::Body;
@@ -57,6 +57,11 @@ pub(super) enum Reply {
     /// Another method, of these.
     WrongMethod(&'static str),
 
+    /// The source sends faster than it may; its next events are welcome in so many seconds.
+    Limited {
+        /// At least 1.
+        seconds: u64,
+    },
     /// The queue did not take the events.
     NotTaken(AppendError),
     /// The process is on its way out.
@@ -116,6 +121,10 @@ impl Reply {
                 allowing(error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message), methods)
             }
 
+            Self::Limited { seconds } => {
+                let message = format!("this source sends faster than it may: come back in {seconds} s");
+                comes_back(error(StatusCode::TOO_MANY_REQUESTS, "rate_limited", &message), seconds)
+            }
             Self::NotTaken(AppendError::Full { .. }) => {
                 later("queue_full", "no room for more events now", RETRY_FULL_SECONDS)
             }
@@ -172,7 +181,10 @@ fn not_found(message: &str) -> Response<Body> {
 }
 
 fn later(code: &str, message: &str, seconds: u16) -> Response<Body> {
-    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, code, message);
+    comes_back(error(StatusCode::SERVICE_UNAVAILABLE, code, message), seconds.into())
+}
+
+fn comes_back(mut response: Response<Body>, seconds: u64) -> Response<Body> {
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response.headers_mut().insert(RATE_LIMIT_RESET, HeaderValue::from(seconds));
     response

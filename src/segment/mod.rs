@@ -51,6 +51,17 @@ pub struct Source {
     pub name: SourceName,
     /// `false`: its events are answered `200` and discarded (`source_disabled`).
     pub enabled: bool,
+    /// How fast it may send; `None`: as fast as it likes.
+    pub limit: Option<RateLimit>,
+}
+
+/// How fast a source may send.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RateLimit {
+    /// Events per second, on average.
+    pub per_second: f64,
+    /// Events at once, after a silence that was long enough.
+    pub burst: f64,
 }
 
 /// What an unknown write key hears.

@@ -85,7 +85,7 @@ enum Numbers {
     /// One, if it is known.
     One(fn(&Snapshot) -> Option<Number>),
     /// One for each value of a label.
-    By(&'static str, fn(&Snapshot) -> Vec<(&'static str, Number)>),
+    By(&'static str, for<'s> fn(&'s Snapshot) -> Vec<(&'s str, Number)>),
     /// One of each destination's books.
     Books(fn(&Books) -> u64),
     /// One for each destination.
@@ -122,6 +122,11 @@ pub const METRICS: &[Metric] = &[
         "libroseg_discarded_messages_total",
         "Messages that could not be used, by Segment's code",
         Numbers::By("code", discards),
+    ),
+    counter(
+        "libroseg_rate_limited_messages_total",
+        "Messages that were answered 429: their source sent faster than its limit",
+        Numbers::By("source", limited),
     ),
     counter("libroseg_answers_total", "Answers, by the class of their status", Numbers::By("status", answers)),
     counter(
@@ -305,6 +310,10 @@ fn oldest_age(snapshot: &Snapshot) -> Number {
 
 fn discards(snapshot: &Snapshot) -> Vec<(&'static str, Number)> {
     snapshot.door.discards.iter().map(|(code, count)| (code.as_str(), (*count).into())).collect()
+}
+
+fn limited(snapshot: &Snapshot) -> Vec<(&str, Number)> {
+    snapshot.door.limited.iter().map(|(source, count)| (source.as_str(), (*count).into())).collect()
 }
 
 fn answers(snapshot: &Snapshot) -> Vec<(&'static str, Number)> {

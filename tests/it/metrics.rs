@@ -167,7 +167,7 @@ async fn busy() -> (TestApp, Fake, Fake) {
     };
     slow.then_always(Answer::hang());
     let lines = format!(
-        "[destinations.well]\nurl = \"{}/secret-path\"\nauth = {{ bearer = \"secret-token\" }}\n\
+        "[sources.eager]\nwrite_keys = [\"eager_key\"]\nlimit = {{ per_second = 1 }}\n[destinations.well]\nurl = \"{}/secret-path\"\nauth = {{ bearer = \"secret-token\" }}\n\
          [destinations.wrong]\nurl = \"{}\"\n\
          [destinations.picky]\nurl = \"{}\"\non = \"track:Wanted\"\n\
          [destinations.slow]\nurl = \"{}\"\n\
@@ -190,6 +190,9 @@ async fn busy() -> (TestApp, Fake, Fake) {
     app.post("/v1/track", &again).await.accepted();
     app.post("/v1/track", &again).await.accepted();
     app.post("/v1/track", &json!({ "userId": "u" })).await.accepted();
+    let eager = json!({ "writeKey": "eager_key", "batch": vec![json!({}); 3] });
+    app.post_bare("/v1/batch", &eager).await.accepted();
+    assert_eq!(app.post_bare("/v1/batch", &eager).await.status, 429);
     assert_eq!(
         client().post(format!("http://{}/v1/track", app.address)).body("{}").send().await.unwrap().status(),
         400
@@ -215,8 +218,9 @@ async fn every_number_is_what_happened() {
     assert_eq!(scraped.value("libroseg_queue_duplicate_events_total", &[]), 1.0);
     assert_eq!(scraped.value("libroseg_discarded_messages_total", &[("code", "event_not_defined")]), 1.0);
     assert_eq!(scraped.value("libroseg_unknown_write_keys_total", &[]), 1.0);
-    assert_eq!(scraped.value("libroseg_answers_total", &[("status", "2xx")]), 6.0);
-    assert_eq!(scraped.value("libroseg_answers_total", &[("status", "4xx")]), 1.0);
+    assert_eq!(scraped.value("libroseg_answers_total", &[("status", "2xx")]), 7.0);
+    assert_eq!(scraped.value("libroseg_answers_total", &[("status", "4xx")]), 2.0);
+    assert_eq!(scraped.value("libroseg_rate_limited_messages_total", &[("source", "eager")]), 3.0);
 
     // accepted, delivered, filtered, dropped, dead, waiting
     for (destination, expected) in [

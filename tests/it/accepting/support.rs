@@ -222,7 +222,7 @@ impl Queue for FakeQueue {
 
 impl Default for Setup {
     fn default() -> Self {
-        let source = |name: &str, enabled| Arc::new(Source { name: SourceName::from(name), enabled });
+        let source = |name: &str, enabled| Arc::new(Source { name: SourceName::from(name), enabled, limit: None });
         let sources = [
             ("key".to_owned(), source("web", true)),
             ("other".to_owned(), source("server", true)),

@@ -86,7 +86,12 @@ impl TestApp {
 
     /// Puts other lines after [`HEAD`] and has the file read. Answers whether a new plan is in force.
     pub(crate) async fn reload(&self, lines: &str) -> bool {
-        std::fs::write(self.path(), placed(&format!("{HEAD}{lines}"), self.folder.path())).unwrap();
+        self.reload_text(&format!("{HEAD}{lines}")).await
+    }
+
+    /// Writes another file and has it read. Answers whether a new plan is in force.
+    pub(crate) async fn reload_text(&self, text: &str) -> bool {
+        std::fs::write(self.path(), placed(text, self.folder.path())).unwrap();
         self.app.refresh().await
     }
 
@@ -94,6 +99,14 @@ impl TestApp {
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Heard {
         let request = self.client.post(format!("http://{}{path}", self.address)).basic_auth(KEY, Some(""));
         let response = request.body(body.to_string()).send().await.unwrap();
+        let status = response.status().as_u16();
+        Heard { status, body: serde_json::from_str(&response.text().await.unwrap()).unwrap() }
+    }
+
+    /// Sends a call without a key in its header.
+    pub(crate) async fn post_bare(&self, path: &str, body: &Value) -> Heard {
+        let response = self.client.post(format!("http://{}{path}", self.address)).body(body.to_string()).send().await;
+        let response = response.unwrap();
         let status = response.status().as_u16();
         Heard { status, body: serde_json::from_str(&response.text().await.unwrap()).unwrap() }
     }
