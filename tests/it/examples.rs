@@ -27,6 +27,7 @@ struct Case {
     destination: String,
     #[serde(default)]
     env: BTreeMap<String, String>,
+    now: Option<String>,
     #[serde(default)]
     events: Vec<Value>,
     expect: Option<Vec<Value>>,
@@ -117,8 +118,10 @@ fn compile(file: &Path, text: &str, variables: BTreeMap<String, String>) -> Plan
     }
 }
 
-fn now() -> Timestamp {
-    "2026-01-02T03:04:10Z".parse().unwrap()
+impl Case {
+    fn now(&self) -> Timestamp {
+        self.now.as_deref().unwrap_or("2026-01-02T03:04:10Z").parse().unwrap()
+    }
 }
 
 fn read(case: &Case) -> Vec<Event> {
@@ -127,8 +130,14 @@ fn read(case: &Case) -> Vec<Event> {
     let envelope = Envelope::parse(body.as_bytes(), Call::Batch, &limits).unwrap();
     let source = SourceName::from("test");
     let new_id = || MessageId::from("made");
-    let arrival =
-        Arrival { source: &source, received_at: now(), ip: None, user_agent: None, limits: &limits, new_id: &new_id };
+    let arrival = Arrival {
+        source: &source,
+        received_at: case.now(),
+        ip: None,
+        user_agent: None,
+        limits: &limits,
+        new_id: &new_id,
+    };
     let reading = envelope.read(&arrival);
     // The fixtures test mappings; an event without a user is still an event to a mapping.
     assert!(reading.discards.is_empty(), "{}: {:?}", case.name, reading.discards);
@@ -141,13 +150,13 @@ fn requests(plan: &Plan, case: &Case) -> Vec<Request> {
     let mut batches: Vec<Batch<()>> = Vec::new();
     for event in read(case) {
         let message = event.open().unwrap();
-        let Some(matches) = destination.select(&message, now()).unwrap() else { continue };
+        let Some(matches) = destination.select(&message, case.now()).unwrap() else { continue };
         for item in destination.render(&matches, &event.message_id).unwrap() {
-            batches.extend(packer.push(item, (), now()));
+            batches.extend(packer.push(item, (), case.now()));
         }
     }
     batches.extend(packer.flush());
-    batches.iter().map(|batch| destination.request(batch, now()).unwrap()).collect()
+    batches.iter().map(|batch| destination.request(batch, case.now()).unwrap()).collect()
 }
 
 fn as_json(request: &Request) -> Value {
@@ -194,5 +203,9 @@ fn outcomes(plan: &Plan, case: &Case, answer: &Value) -> Vec<String> {
         Outcome::Unauthorized(_) => "pause",
         Outcome::Refused(_) => "dead",
     };
-    destination.judge(&reply, case.outcome.len(), now()).into_iter().map(|outcome| word(outcome).to_owned()).collect()
+    destination
+        .judge(&reply, case.outcome.len(), case.now())
+        .into_iter()
+        .map(|outcome| word(outcome).to_owned())
+        .collect()
 }
