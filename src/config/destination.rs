@@ -56,7 +56,7 @@ pub(super) enum Type {
     Stdout,
 }
 
-const TYPES: [(&str, Type); 3] = [("http", Type::Http), ("file", Type::File), ("stdout", Type::Stdout)];
+pub(super) const TYPES: [(&str, Type); 3] = [("http", Type::Http), ("file", Type::File), ("stdout", Type::Stdout)];
 
 /// Keys of an HTTP destination and of its rules.
 const HTTP_KEYS: [&str; 6] = ["url", "method", "headers", "query", "encoding", "auth"];
@@ -90,15 +90,40 @@ const LATER: [&str; 3] = ["extends", "env", "overflow"];
 const NOT_AT_WORK: [&str; 2] = ["start", "when_disabled"];
 
 /// Events waiting for another try when the file does not say: some 7 MB of them.
-const WAITING_MAX: usize = 10_000;
+pub(super) const WAITING_MAX: usize = 10_000;
+
+/// More would take gigabytes to remember.
+pub(super) const WAITING: RangeInclusive<u64> = 1..=10_000_000;
 
 /// One request when the file does not say: longer than any service we know takes when it is well.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// No service we know lets a request take longer.
+pub(super) const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_mins(15);
 
 /// A file is written in pieces of this many events, bytes and seconds.
-const FILE_BATCH: (usize, usize, Duration) = (1_000, 1 << 20, Duration::from_secs(1));
+pub(super) const FILE_BATCH: (usize, usize, Duration) = (1_000, 1 << 20, Duration::from_secs(1));
 
-const DELAYS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24 * 365);
+pub(super) const DELAYS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24 * 365);
+
+/// Tries, and failures in a row.
+pub(super) const TRIES: RangeInclusive<u64> = 1..=1_000_000;
+
+/// Requests at a time: each has a connection.
+pub(super) const CONCURRENCY: RangeInclusive<u64> = 1..=1_000;
+
+/// Smaller files would be renamed all the time; beyond a pebibyte somebody mistyped.
+pub(super) const ROTATE: RangeInclusive<u64> = 1_000..=1 << 50;
+
+/// Where a destination that is new begins.
+pub(super) const STARTS: [(&str, Start); 2] = [("newest", Start::Newest), ("oldest", Start::Oldest)];
+
+/// Whether events that come while a destination is off are skipped.
+pub(super) const WHEN_DISABLED: [(&str, bool); 2] = [("wait", false), ("skip", true)];
+
+pub(super) const FORMATS: [(&str, ()); 1] = [("ndjson", ())];
+
+pub(super) const COMPRESSIONS: [(&str, Compression); 2] = [("none", Compression::None), ("gzip", Compression::Gzip)];
 
 // === impl Type ===
 
@@ -135,7 +160,7 @@ pub(super) fn read(around: &Surroundings<'_>, field: &Field<'_>, entries: &DeTab
     expressions.begin(false);
     let switch = expressions.switch(table.get("enabled"));
     let env_of_switch = expressions.uses().env;
-    let skips = table.get("when_disabled").and_then(|field| field.word(&[("wait", false), ("skip", true)]));
+    let skips = table.get("when_disabled").and_then(|field| field.word(&WHEN_DISABLED));
     expressions.begin(matches!(switch, Switch::Off(_)));
     let destination = read_body(around, field, &table);
     let mut uses = expressions.uses();
@@ -172,13 +197,13 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
         // One writer keeps the order.
         limit.concurrency = 1;
     }
-    let timeout = table.get("timeout").map(|field| field.duration(Duration::from_millis(1)..=Duration::from_mins(15)));
-    let waiting_max = table.get("waiting_max").map(|field| field.count_usize(1..=10_000_000));
+    let timeout = table.get("timeout").map(|field| field.duration(TIMEOUTS));
+    let waiting_max = table.get("waiting_max").map(|field| field.count_usize(WAITING));
     let is_order = |field: &Field<'_>| !matches!(field.raw(), DeValue::Boolean(false));
     let order_by = table.get("order_by").filter(is_order).map(|field| order_by(expressions, &field));
-    let start = table.get("start").map(|field| field.word(&[("newest", Start::Newest), ("oldest", Start::Oldest)]));
+    let start = table.get("start").map(|field| field.word(&STARTS));
     let when = rule::when(expressions, table, Sees::Event);
-    let responses = table.get("response").filter(|_| written_as == Some(Type::Http));
+    let responses = (written_as == Some(Type::Http)).then(|| table.get("response")).flatten();
     let responses = responses.map(|field| response::read(expressions, &field)).unwrap_or_default();
     let rules = written_as.and_then(|written_as| rules(expressions, table, written_as));
     table.finish();
@@ -242,7 +267,7 @@ fn kind(expressions: &Expressions<'_>, table: &Table<'_>) -> (Option<Type>, Opti
 fn any_key(table: &Table<'_>) {
     let of_types = HTTP_KEYS.iter().chain(&HTTP_DESTINATION_KEYS).chain(&FILE_KEYS).chain(&BIGQUERY_KEYS);
     for key in of_types.chain(&REQUEST_KEYS).chain(&MATCH_KEYS).chain(&["rules", "batch"]) {
-        table.get(key);
+        table.tolerate(key);
     }
 }
 
@@ -257,11 +282,9 @@ fn not_http(table: &Table<'_>) {
 fn file(expressions: &Expressions<'_>, table: &Table<'_>) -> Option<FileSettings> {
     let path = table.require("path", "for example `path = \"events/%Y-%m-%d.ndjson\"`");
     let path = path.and_then(|field| file_path(expressions, &field));
-    let format = table.get("format").map(|field| field.word(&[("ndjson", ())]));
-    let rotate_bytes = table.get("rotate").map(|field| field.size(1_000..=1 << 50));
-    let compression = table
-        .get("compression")
-        .map(|field| field.word_or_later(&[("none", Compression::None), ("gzip", Compression::Gzip)], &["zstd"]));
+    let format = table.get("format").map(|field| field.word(&FORMATS));
+    let rotate_bytes = table.get("rotate").map(|field| field.size(ROTATE));
+    let compression = table.get("compression").map(|field| field.word_or_later(&COMPRESSIONS, &["zstd"]));
     format.unwrap_or(Some(()))?;
     Some(FileSettings {
         path: path?,
@@ -328,7 +351,7 @@ fn retry(expressions: &Expressions<'_>, table: &Table<'_>) -> RetryPolicy {
     policy.delay_max = delay_max.unwrap_or(policy.delay_max);
     let give_up_after = table.get("give_up_after").and_then(|field| field.duration(DELAYS));
     policy.give_up_after = give_up_after.unwrap_or(policy.give_up_after);
-    let small = |field: Field<'_>| field.count(1..=1_000_000).and_then(|count| u32::try_from(count).ok());
+    let small = |field: Field<'_>| field.count(TRIES).and_then(|count| u32::try_from(count).ok());
     policy.attempts_max = table.get("attempts_max").and_then(small);
     policy.failures_max = table.get("failures_max").and_then(small).unwrap_or(policy.failures_max);
     if let Some(field) = first.filter(|_| policy.first > policy.delay_max) {
@@ -344,7 +367,7 @@ fn limit(table: &Table<'_>) -> Limit {
     let mut limit = Limit::default();
     let Some(table) = table.get("limit").and_then(|field| field.table("`limit`")) else { return limit };
     limit.per_second = table.get("per_second").and_then(|field| field.positive());
-    let concurrency = table.get("concurrency").and_then(|field| field.count_usize(1..=1_000));
+    let concurrency = table.get("concurrency").and_then(|field| field.count_usize(CONCURRENCY));
     limit.concurrency = concurrency.unwrap_or(limit.concurrency);
     table.finish();
     limit

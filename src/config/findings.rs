@@ -18,12 +18,39 @@ pub(super) struct Findings<'t> {
     pub text: &'t str,
     found: RefCell<Vec<Diagnostic>>,
     errors: Cell<usize>,
+    /// What the readers asked for, which the catalogue of keys has to list.
+    #[cfg(test)]
+    asked: RefCell<super::keys::Asked>,
 }
 
 impl<'t> Findings<'t> {
     /// Nothing found yet.
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, found: RefCell::default(), errors: Cell::default() }
+        Self {
+            text,
+            found: RefCell::default(),
+            errors: Cell::default(),
+            #[cfg(test)]
+            asked: RefCell::default(),
+        }
+    }
+
+    /// Takes note that a table, called `what`, was asked for a key.
+    #[cfg(test)]
+    pub(super) fn note_key(&self, what: &'static str, key: &'static str) {
+        self.asked.borrow_mut().entry((what, key)).or_default();
+    }
+
+    /// Takes note of the bounds that a key's value was held to.
+    #[cfg(test)]
+    pub(super) fn note_bounds(&self, key: (&'static str, &'static str), bounds: &super::keys::Bounds) {
+        self.asked.borrow_mut().entry(key).or_default().insert(bounds.to_string());
+    }
+
+    /// Everything that was asked for so far.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> super::keys::Asked {
+        self.asked.borrow().clone()
     }
 
     /// Takes note of one mistake.

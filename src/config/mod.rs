@@ -16,6 +16,7 @@ mod diagnostic;
 mod expressions;
 mod findings;
 mod fingerprint;
+pub mod keys;
 mod mapping;
 mod offsets;
 mod queue;

@@ -10,7 +10,7 @@ use super::server;
 use super::table::{Field, Table};
 use crate::plan::{QueueKind, QueueSettings};
 
-const KINDS: [(&str, QueueKind); 2] = [("disk", QueueKind::Disk), ("memory", QueueKind::Memory)];
+pub(super) const KINDS: [(&str, QueueKind); 2] = [("disk", QueueKind::Disk), ("memory", QueueKind::Memory)];
 
 /// Keys of the language that a later version has.
 const LATER: [&str; 5] = ["ack", "url", "stream", "replicas", "overflow"];
@@ -19,23 +19,23 @@ const LATER: [&str; 5] = ["ack", "url", "stream", "replicas", "overflow"];
 const DISK_KEYS: [&str; 3] = ["dir", "retain", "dead_letters"];
 
 /// At least a batch of the usual size (528 KiB) has to fit; beyond a pebibyte somebody mistyped.
-const MEMORY_SIZES: RangeInclusive<u64> = 1_000_000..=1 << 50;
+pub(super) const MEMORY_SIZES: RangeInclusive<u64> = 1_000_000..=1 << 50;
 
 /// The log is let go a file at a time, and what is noted beside it takes room of its own: with less there would be
 /// hardly any for events.
-const DISK_SIZES: RangeInclusive<u64> = 16_000_000..=1 << 50;
+pub(super) const DISK_SIZES: RangeInclusive<u64> = 16_000_000..=1 << 50;
 
 /// At least a batch of the usual size (528 KiB), were all of its events given up on.
-const LETTERS_SIZES: RangeInclusive<u64> = 1_000_000..=1 << 50;
+pub(super) const LETTERS_SIZES: RangeInclusive<u64> = 1_000_000..=1 << 50;
 
 /// Long enough to be looked at; ten years are longer than any duty to keep records we know of.
-const RETAIN: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24 * 3_650);
+pub(super) const RETAIN: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24 * 3_650);
 
 /// Nothing, or up to a week, seven times what Segment does; how many ids that is, `dedup_ids` bounds.
-const DEDUP: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24 * 7);
+pub(super) const DEDUP: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24 * 7);
 
 /// Fewer would be forgotten within seconds under load; a hundred million take some 5 GB of memory.
-const DEDUP_IDS: RangeInclusive<u64> = 1_000..=100_000_000;
+pub(super) const DEDUP_IDS: RangeInclusive<u64> = 1_000..=100_000_000;
 
 /// Reads `[queue]`.
 pub(super) fn read(expressions: &Expressions<'_>, field: Option<Field<'_>>) -> QueueSettings {
@@ -85,7 +85,7 @@ fn disk(expressions: &Expressions<'_>, table: &Table<'_>, queue: &mut QueueSetti
 }
 
 fn not_in_memory(expressions: &Expressions<'_>, table: &Table<'_>) {
-    for field in DISK_KEYS.iter().filter_map(|key| table.get(key)) {
+    for field in DISK_KEYS.iter().filter_map(|key| table.tolerate(key)) {
         let message = format!("`{}` is for `type = \"disk\"`", field.name);
         let error = Diagnostic::error(Code::MisplacedKey, field.key_span(), message);
         expressions.findings.add(error.help("leave it out: a queue in memory keeps nothing when the process ends"));

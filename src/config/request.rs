@@ -1,5 +1,6 @@
 //! What a rule sends: the rule's keys laid over the destination's.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,10 +23,10 @@ pub(super) const REQUEST_KEYS: [&str; 8] = ["url", "path", "method", "headers", 
 /// Methods that usually have no body (RFC 9110, section 9.3).
 const WITHOUT_BODY: [&str; 3] = ["GET", "HEAD", "DELETE"];
 
-const ENCODINGS: [(&str, Encoding); 4] =
+pub(super) const ENCODINGS: [(&str, Encoding); 4] =
     [("json", Encoding::Json), ("ndjson", Encoding::Ndjson), ("form", Encoding::Form), ("text", Encoding::Text)];
 
-const OMITS: [(&str, Omit); 2] = [("null", Omit::Null), ("empty", Omit::Empty)];
+pub(super) const OMITS: [(&str, Omit); 2] = [("null", Omit::Null), ("empty", Omit::Empty)];
 
 /// Ways to prove who we are that a later version has.
 const AUTH_LATER: [&str; 4] = ["hmac", "oauth2", "google", "aws"];
@@ -40,9 +41,14 @@ pub(super) struct Layers<'t, 'a> {
 
 /// What batches are when the file says `batch` and no more: small enough for every service we know, quick enough to
 /// watch.
-const BATCH_EVENTS: usize = 100;
-const BATCH_BYTES: u64 = 1_000_000;
-const BATCH_AGE: Duration = Duration::from_secs(1);
+pub(super) const BATCH_EVENTS: usize = 100;
+pub(super) const BATCH_BYTES: u64 = 1_000_000;
+pub(super) const BATCH_AGE: Duration = Duration::from_secs(1);
+
+/// What batches may be: a body is made in memory.
+pub(super) const BATCH_EVENTS_RANGE: RangeInclusive<u64> = 1..=100_000;
+pub(super) const BATCH_BYTES_RANGE: RangeInclusive<u64> = 1..=1 << 30;
+pub(super) const BATCH_AGES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
 
 // === impl Layers ===
 
@@ -277,7 +283,7 @@ fn secrets(
     field: &Field<'_>,
     pair: impl Fn(&Field<'_>) -> Option<(String, Template)>,
 ) -> Option<Vec<(String, Template)>> {
-    let table = field.table("`auth`")?;
+    let table = field.table("`auth` by name")?;
     let pairs: Vec<_> = table.fields().map(|field| pair(&field)).collect();
     pairs.into_iter().collect()
 }
@@ -350,14 +356,14 @@ fn settings(expressions: &Expressions<'_>, field: &Field<'_>, is_http: bool, see
 }
 
 fn read_batch(expressions: &Expressions<'_>, table: &Table<'_>, is_http: bool, sees: Sees) -> Option<BatchSettings> {
-    let events_max = table.get("max_events").map(|field| field.count_usize(1..=100_000));
-    let bytes_max = table.get("max_bytes").map(|field| field.size(1..=1 << 30));
-    let age_max = table.get("max_age").map(|field| field.duration(Duration::ZERO..=Duration::from_hours(1)));
+    let events_max = table.get("max_events").map(|field| field.count_usize(BATCH_EVENTS_RANGE));
+    let bytes_max = table.get("max_bytes").map(|field| field.size(BATCH_BYTES_RANGE));
+    let age_max = table.get("max_age").map(|field| field.duration(BATCH_AGES));
     let by = table.get("by").map(|field| expressions.template(&field.text()?, sees));
     if !is_http {
         table.not_here(&["body"], "is an envelope, which lines in a file do not have");
     }
-    let body = table.get("body").filter(|_| is_http).map(|field| mapping(expressions, &field, Sees::Batch));
+    let body = is_http.then(|| table.get("body")).flatten().map(|field| mapping(expressions, &field, Sees::Batch));
     table.finish();
     Some(BatchSettings {
         events_max: events_max.unwrap_or(Some(BATCH_EVENTS))?,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,23 @@ use crate::segment::{Limits, Policy, RateLimit, Source, UnknownKey};
 const SOURCE_LATER: [&str; 1] = ["plan"];
 
 /// The least and the most a wait at the door may be.
-const WAITS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
+pub(super) const WAITS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
+
+/// How long a shutdown may take.
+pub(super) const SHUTDOWNS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
+
+/// Connections at a time: a process may rarely have more.
+pub(super) const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
+
+/// What a body may have: it is read into memory.
+pub(super) const BODY_SIZES: RangeInclusive<u64> = 1_000..=1 << 30;
+
+/// Events in a batch.
+pub(super) const BATCH_EVENTS: RangeInclusive<u64> = 1..=1_000_000;
+
+/// What an unknown write key hears.
+pub(super) const UNKNOWN_KEYS: [(&str, UnknownKey); 2] =
+    [("reject", UnknownKey::Reject), ("accept", UnknownKey::Accept)];
 
 /// Where the door is.
 const LISTEN: AddressWords =
@@ -35,7 +52,7 @@ const METRICS: AddressWords = AddressWords {
 };
 
 /// Bytes of a socket's path: macOS has room for 104 with the zero at its end (`sun_path`), Linux for 108.
-const SOCKET_PATH_BYTES_MAX: usize = 103;
+pub(super) const SOCKET_PATH_BYTES_MAX: usize = 103;
 
 /// `[server]` in its two halves: how to listen, and what the door lets in.
 #[derive(Default)]
@@ -76,9 +93,8 @@ pub(super) fn server(expressions: &Expressions<'_>, field: Option<Field<'_>>) ->
     server.tls = table.get("tls").and_then(|field| tls(expressions, &field));
     set(&mut server.header_timeout, table.get("header_timeout").and_then(|field| field.duration(WAITS)));
     set(&mut server.body_timeout, table.get("body_timeout").and_then(|field| field.duration(WAITS)));
-    let up_to_an_hour = Duration::ZERO..=Duration::from_hours(1);
-    set(&mut server.shutdown_timeout, table.get("shutdown_timeout").and_then(|field| field.duration(up_to_an_hour)));
-    let connections_max = table.get("max_connections").and_then(|field| field.count_usize(1..=1_000_000));
+    set(&mut server.shutdown_timeout, table.get("shutdown_timeout").and_then(|field| field.duration(SHUTDOWNS)));
+    let connections_max = table.get("max_connections").and_then(|field| field.count_usize(CONNECTIONS));
     server.connections_max = connections_max.unwrap_or(server.connections_max);
     server.trusted_proxies =
         table.get("trusted_proxies").map(|field| networks(expressions, &field)).unwrap_or_default();
@@ -86,8 +102,7 @@ pub(super) fn server(expressions: &Expressions<'_>, field: Option<Field<'_>>) ->
     server.analytics_js = table.get("analytics_js").and_then(|field| path(expressions, &field, "file"));
     server.control = table.get("control").and_then(|field| socket(expressions, &field));
     reading.strict = table.get("strict").and_then(|field| field.boolean()).unwrap_or_default();
-    let words = [("reject", UnknownKey::Reject), ("accept", UnknownKey::Accept)];
-    reading.unknown_key = table.get("unknown_key").and_then(|field| field.word(&words)).unwrap_or_default();
+    reading.unknown_key = table.get("unknown_key").and_then(|field| field.word(&UNKNOWN_KEYS)).unwrap_or_default();
     if let Some(table) = table.get("limits").and_then(|field| field.table("`limits`")) {
         reading.limits = limits(expressions, &table);
     }
@@ -224,11 +239,11 @@ fn origins(expressions: &Expressions<'_>, field: &Field<'_>) -> Vec<String> {
 
 fn limits(expressions: &Expressions<'_>, table: &Table<'_>) -> Limits {
     let mut limits = Limits::default();
-    let bytes = |field: Field<'_>| field.size(1_000..=1 << 30).and_then(|bytes| usize::try_from(bytes).ok());
+    let bytes = |field: Field<'_>| field.size(BODY_SIZES).and_then(|bytes| usize::try_from(bytes).ok());
     let event = table.get("event");
     limits.event_bytes_max = event.as_ref().and_then(|field| bytes(field.clone())).unwrap_or(limits.event_bytes_max);
     limits.batch_bytes_max = table.get("batch").and_then(bytes).unwrap_or(limits.batch_bytes_max);
-    let events = table.get("batch_events").and_then(|field| field.count_usize(1..=1_000_000));
+    let events = table.get("batch_events").and_then(|field| field.count_usize(BATCH_EVENTS));
     limits.batch_events_max = events.unwrap_or(limits.batch_events_max);
     if let Some(field) = event.filter(|_| limits.event_bytes_max > limits.batch_bytes_max) {
         let message = format!(
@@ -289,7 +304,7 @@ fn source(
 }
 
 fn rate_limit(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<RateLimit> {
-    let table = field.table("`limit`")?;
+    let table = field.table("a source's `limit`")?;
     let per_second = table.require("per_second", "events per second, such as `per_second = 100`");
     let per_second = per_second.and_then(|field| field.positive());
     let burst = table.get("burst").map(|field| {

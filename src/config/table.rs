@@ -2,7 +2,8 @@
 //!
 //! There is no second list of keys that could drift from the code: what was never asked for is unknown when
 //! [`Table::finish`] is called. Every accessor reports a wrong type or range with what was expected and found, and
-//! answers `None`; readers go on with what they have.
+//! answers `None`; readers go on with what they have. Tests have it noted what was asked for, and hold the catalogue
+//! (`keys`) to it.
 
 use std::cell::RefCell;
 use std::ops::{Range, RangeInclusive};
@@ -14,6 +15,8 @@ use toml::de::{DeTable, DeValue};
 use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::findings::Findings;
+#[cfg(test)]
+use super::keys::Bounds;
 use super::spelling::{alternatives, nearest};
 use super::{offsets, units};
 
@@ -34,6 +37,9 @@ pub(super) struct Field<'a> {
     findings: &'a Findings<'a>,
     /// The key, or the list's key for an element of a list.
     pub name: &'a str,
+    /// The table and the key that were asked for; `*` in a table whose keys are the user's own.
+    #[cfg(test)]
+    asked_as: (&'static str, &'static str),
     key_span: Range<usize>,
     value: &'a Spanned<DeValue<'a>>,
 }
@@ -73,9 +79,16 @@ impl<'a> Table<'a> {
 
     /// The value of a key, which is known from now on.
     pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
+        #[cfg(test)]
+        self.findings.note_key(self.what, key);
+        self.tolerate(key)
+    }
+
+    /// The value of a key that is not unknown, but that nobody reads.
+    pub(super) fn tolerate(&self, key: &'static str) -> Option<Field<'a>> {
         self.asked.borrow_mut().push(key);
         let (name, value) = self.entries.get_key_value(key)?;
-        Some(self.field(name, value))
+        Some(self.field(name, value, key))
     }
 
     /// The value of a key that must be there.
@@ -90,14 +103,16 @@ impl<'a> Table<'a> {
 
     /// Every entry of a table whose keys are the user's own; all of them are known.
     pub(super) fn fields(&self) -> impl Iterator<Item = Field<'a>> {
+        #[cfg(test)]
+        self.findings.note_key(self.what, "*");
         self.asked.borrow_mut().push("*");
-        self.entries.iter().map(|(name, value)| self.field(name, value))
+        self.entries.iter().map(|(name, value)| self.field(name, value, "*"))
     }
 
     /// Keys of the language that this version does not have yet: told apart from unknown ones.
     pub(super) fn not_yet(&self, keys: &[&'static str]) {
         for key in keys {
-            if let Some(field) = self.get(key) {
+            if let Some(field) = self.tolerate(key) {
                 let message = format!("`{key}` is not available in this version yet");
                 self.findings.add(Diagnostic::error(Code::NotAvailable, field.key_span, message));
             }
@@ -107,7 +122,7 @@ impl<'a> Table<'a> {
     /// Keys that mean something elsewhere, with the reason why not here.
     pub(super) fn not_here(&self, keys: &[&'static str], why: &str) {
         for key in keys {
-            if let Some(field) = self.get(key) {
+            if let Some(field) = self.tolerate(key) {
                 let message = format!("`{key}` {why}");
                 self.findings.add(Diagnostic::error(Code::MisplacedKey, field.key_span, message));
             }
@@ -129,8 +144,21 @@ impl<'a> Table<'a> {
         }
     }
 
-    fn field(&self, name: &'a Spanned<toml::de::DeString<'a>>, value: &'a Spanned<DeValue<'a>>) -> Field<'a> {
-        Field { findings: self.findings, name: name.get_ref(), key_span: name.span(), value }
+    fn field(
+        &self,
+        name: &'a Spanned<toml::de::DeString<'a>>,
+        value: &'a Spanned<DeValue<'a>>,
+        #[cfg_attr(not(test), expect(unused_variables, reason = "only tests note what was asked for"))]
+        asked_as: &'static str,
+    ) -> Field<'a> {
+        Field {
+            findings: self.findings,
+            name: name.get_ref(),
+            #[cfg(test)]
+            asked_as: (self.what, asked_as),
+            key_span: name.span(),
+            value,
+        }
     }
 }
 
@@ -192,6 +220,8 @@ impl<'a> Field<'a> {
 
     /// A whole number within a range.
     pub(super) fn count(&self, range: RangeInclusive<u64>) -> Option<u64> {
+        #[cfg(test)]
+        self.note(&Bounds::Count(range.clone()));
         let DeValue::Integer(integer) = self.raw() else {
             self.wrong_type("a whole number");
             return None;
@@ -231,6 +261,8 @@ impl<'a> Field<'a> {
 
     /// A duration such as `"10s"`, within a range.
     pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
+        #[cfg(test)]
+        self.note(&Bounds::Duration(range.clone()));
         let duration = self.quantity(units::duration, "a duration such as \"10s\"", "s")?;
         if range.contains(&duration) {
             return Some(duration);
@@ -247,6 +279,8 @@ impl<'a> Field<'a> {
 
     /// A size in bytes such as `"9MB"`, within a range.
     pub(super) fn size(&self, range: RangeInclusive<u64>) -> Option<u64> {
+        #[cfg(test)]
+        self.note(&Bounds::Size(range.clone()));
         let size = self.quantity(units::size, "a size such as \"512KiB\"", "B")?;
         if range.contains(&size) {
             return Some(size);
@@ -284,6 +318,8 @@ impl<'a> Field<'a> {
 
     /// One of some words.
     pub(super) fn word<T: Copy>(&self, words: &[(&'static str, T)]) -> Option<T> {
+        #[cfg(test)]
+        self.note(&Bounds::Words(words.iter().map(|(word, _)| *word).collect()));
         let names = || words.iter().map(|(word, _)| *word);
         let text = self.text_as(&format!("one of {}", alternatives(names())))?;
         let found = words.iter().find(|(word, _)| *word == text.value).map(|(_, meaning)| *meaning);
@@ -335,8 +371,13 @@ impl<'a> Field<'a> {
         }
     }
 
+    #[cfg(test)]
+    fn note(&self, bounds: &Bounds) {
+        self.findings.note_bounds(self.asked_as, bounds);
+    }
+
     fn element(&self, value: &'a Spanned<DeValue<'a>>) -> Self {
-        Self { findings: self.findings, name: self.name, key_span: value.span(), value }
+        Self { key_span: value.span(), value, ..self.clone() }
     }
 }
 
