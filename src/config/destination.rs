@@ -318,6 +318,9 @@ fn file_path(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<String>
 
 fn integrations(name: &str, table: &Table<'_>) -> Vec<String> {
     let Some(field) = table.get("integration") else { return vec![name.to_owned()] };
+    if field.raw().as_bool() == Some(false) {
+        return Vec::new();
+    }
     field.one_or_many().iter().filter_map(Field::text).map(|text| text.value.to_owned()).collect()
 }
 

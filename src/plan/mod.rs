@@ -157,7 +157,7 @@ pub struct Destination {
     pub fingerprint: u64,
     /// How it is reached.
     pub kind: DestinationKind,
-    /// Its names in an event's `integrations` object.
+    /// Its names in an event's `integrations` object; none when it takes no notice of that.
     pub integrations: Vec<String>,
     /// The consent categories it belongs to: it is given only events whose user consents to all of them.
     pub consent: Vec<String>,

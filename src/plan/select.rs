@@ -57,7 +57,15 @@ impl Destination {
 
     fn takes_from(&self, message: &Message) -> bool {
         let knows_source = self.sources.as_ref().is_none_or(|sources| sources.contains(&message.source));
-        knows_source && consent::allows(&message.value, &self.integrations, &self.consent) == Decision::Allowed
+        knows_source && self.may_have(&message.value) == Decision::Allowed
+    }
+
+    /// A destination without a name is one like a warehouse: only the end user's consent keeps an event from it.
+    fn may_have(&self, event: &Json) -> Decision {
+        if self.integrations.is_empty() {
+            return consent::consent_allows(event, &self.consent);
+        }
+        consent::allows(event, &self.integrations, &self.consent)
     }
 
     fn is_sampled(&self, scope: &Scope) -> Result<bool, RuleError> {

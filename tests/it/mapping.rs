@@ -288,6 +288,28 @@ async fn an_event_goes_only_where_its_integrations_object_lets_it() {
 }
 
 #[tokio::test]
+async fn a_destination_without_integration_takes_no_notice_of_that_object() {
+    let lake = Fake::start();
+    let lines = format!("[destinations.lake]\nurl = \"{}\"\nintegration = false\nconsent = \"Storage\"\n", lake.url());
+    let app = TestApp::start(&lines).await;
+
+    for (name, more) in [
+        ("All", json!({ "integrations": { "All": false } })),
+        ("Own", json!({ "integrations": { "lake": false } })),
+        ("Bundled", json!({ "_metadata": { "bundled": ["lake"] } })),
+        ("Denied", json!({ "context": { "consent": { "categoryPreferences": { "Storage": false } } } })),
+    ] {
+        let mut body = json!({ "userId": "u1", "event": name });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        app.post("/v1/track", &body).await.accepted();
+        app.quiet().await;
+    }
+
+    let events: Vec<_> = lake.requests().into_iter().map(|request| request.body["event"].clone()).collect();
+    assert_eq!(events, ["All", "Own", "Bundled"]);
+}
+
+#[tokio::test]
 async fn a_file_destination_holds_one_line_an_event() {
     let folder = tempfile::tempdir().unwrap();
     let lines =

@@ -287,7 +287,7 @@ fn destination() -> Section {
     let mut keys = vec![
         key("type", words(&destination::TYPES), "an HTTP API, a file that grows, or standard output").or(quoted("http")),
         key("enabled", either([Shape::Boolean, template()]), "off when `false`, or when a template gives nothing, `\"\"`, `false`, `0`, `no` or `off`, or names a variable that is not set. The log says why. A destination that is off is checked all the same, but its variables may be unset").or("true"),
-        key("integration", some(literal("name", "")), "its names in an event's `integrations` object, whatever their case").otherwise("its own name"),
+        key("integration", either([some(literal("name", "")), Shape::False]), "its names in an event's `integrations` object, whatever their case. `false`: it takes no notice of that object, like a warehouse of Segment's").otherwise("its own name"),
         key("consent", some(literal("consent category", r"\S")), "the consent categories it belongs to: it is given only events whose `context.consent.categoryPreferences` has all of them `true`, or that bring no consent at all").otherwise("consent does not concern it"),
         key("sample", either([number(None, Some(1.0)), Shape::Table("`sample`")]), "the share of users whose events it is given: `0.1` is a tenth").otherwise("all"),
         key("let", Shape::Table("`let`"), "names for its expressions; they win over those of `[let]`"),
