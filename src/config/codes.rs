@@ -67,6 +67,8 @@ codes! {
         NotAvailable "not-available": "The key or word is reserved for a later version", "Leave it out";
         MissingKey "missing-key": "A key that must be given is not there", "Add it";
         DuplicateWriteKey "duplicate-write-key": "Two sources, or one twice, have the same write key", "Give every source keys of its own";
+        UnknownExtends "unknown-extends": "What a destination `extends` is neither a destination of the file nor a preset", "Name one of those that the message lists";
+        ExtendsCycle "extends-cycle": "A destination extends itself, by way of others", "Take one `extends` out of the circle";
         UnknownDestination "unknown-destination": "No destination has this name", "Name one that is in the file";
 
         // --- values
@@ -95,7 +97,7 @@ codes! {
     Warning {
         NoSources "no-sources": "There are no `[sources]`: nobody can send", "Add `[sources.NAME]` with `write_keys`";
         NoDestinations "no-destinations": "There are no `[destinations]`: events go nowhere", "Add `[destinations.NAME]`";
-        Unused "unused": "A `let` or a table is defined and never used", "Use it or remove it";
+        Unused "unused": "A `let`, a table or a name in `env` is defined and never used", "Use it or remove it";
         Shadowed "shadowed": "A `let` hides a field of the event", "Rename it, or read the field as `message.NAME`";
         Unreachable "unreachable": "A rule or a response can never be asked: one before it takes everything", "Move it up, or narrow the one before it";
         OrderOfAll "order-of-all": "`order_by` is the same for every event: each waits for the one before it", "Order by something of the event, such as `{{ userId or anonymousId }}`";

@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::codes::Code;
 use super::diagnostic::Diagnostic;
@@ -15,6 +16,7 @@ use super::request::{self, Layers, REQUEST_KEYS};
 use super::response;
 use super::rule::{self, MATCH_KEYS, Match};
 use super::sample;
+use super::spelling::nearest;
 use super::table::{Field, Table};
 use super::units;
 use crate::attempt::{DestinationName, Start};
@@ -42,10 +44,19 @@ pub(super) struct Surroundings<'a> {
 pub(super) struct Reading {
     /// It, or why it is off; `None` when it has mistakes.
     pub result: Option<Result<Destination, Disabled>>,
-    /// Shared `let`s it uses.
-    pub lets: BTreeSet<String>,
+    /// The `let`s and `env`s in force for it.
+    pub definitions: Definitions,
     /// Tables it uses; `*` for all.
     pub tables: BTreeSet<String>,
+}
+
+/// Names that a file defines: used or not. What is written once may be in force in several destinations.
+#[derive(Default)]
+pub(super) struct Definitions {
+    /// Where those that are used are written.
+    pub used_at: BTreeSet<usize>,
+    /// What is to be said of the others.
+    pub unused: Vec<Diagnostic>,
 }
 
 /// How a destination is written: the word of `type`.
@@ -66,7 +77,7 @@ const HTTP_DESTINATION_KEYS: [&str; 1] = ["response"];
 const FILE_KEYS: [&str; 3] = ["format", "rotate", "compression"];
 
 /// Keys that a rule cannot have.
-const ONLY_DESTINATIONS: [&str; 14] = [
+const ONLY_DESTINATIONS: [&str; 16] = [
     "auth",
     "retry",
     "limit",
@@ -81,13 +92,16 @@ const ONLY_DESTINATIONS: [&str; 14] = [
     "enabled",
     "when_disabled",
     "type",
+    "extends",
+    "env",
 ];
 
 /// Keys of the language that a later version has.
-const LATER: [&str; 3] = ["extends", "env", "overflow"];
+const LATER: [&str; 1] = ["overflow"];
 
-/// Keys that say nothing of how a destination at work behaves: where a new one begins, what becomes of one that is off.
-const NOT_AT_WORK: [&str; 2] = ["start", "when_disabled"];
+/// Keys that say nothing of how a destination at work behaves: where a new one begins, what becomes of one that is off,
+/// and what its variables are called elsewhere.
+const NOT_AT_WORK: [&str; 3] = ["start", "when_disabled", "env"];
 
 /// Events waiting for another try when the file does not say: some 7 MB of them.
 pub(super) const WAITING_MAX: usize = 10_000;
@@ -157,29 +171,37 @@ pub(super) fn read(around: &Surroundings<'_>, field: &Field<'_>, entries: &DeTab
     let expressions = around.expressions;
     let table = Table::new(expressions.findings, entries, "a destination", field.key_span());
     let errors_before = expressions.findings.error_count();
+    // It has been followed, and is a key all the same.
+    table.get("extends");
+    let env: Vec<_> = table.get("env").and_then(|field| field.table("`env`")).iter().flat_map(Table::fields).collect();
+    // What only a destination that is on needs is not asked for before that is known.
+    expressions.begin(true);
+    expressions.rename(&env);
     expressions.begin(false);
     let switch = expressions.switch(table.get("enabled"));
     let env_of_switch = expressions.uses().env;
     let skips = table.get("when_disabled").and_then(|field| field.word(&WHEN_DISABLED));
     expressions.begin(matches!(switch, Switch::Off(_)));
+    expressions.rename(&env);
     let destination = read_body(around, field, &table);
     let mut uses = expressions.uses();
-    let own_lets = table.entries().get("let").and_then(|lets| lets.get_ref().as_table());
-    warn_of_unused_lets(expressions, own_lets, &uses);
+    uses.env.extend(env_of_switch);
+    let definitions = Definitions::of(around, &table, &uses);
+    let of_env = expressions.uses_of_env();
+    uses.files.extend(of_env.files);
+    uses.tables.extend(of_env.tables);
     let name = DestinationName::from(field.name);
     let result = match (switch, destination) {
         (_, None) => None,
         _ if expressions.findings.error_count() > errors_before => None,
         (Switch::Off(why), Some(_)) => Some(Err(Disabled { name, why, skips: skips.unwrap_or_default() })),
         (Switch::On, Some(mut destination)) => {
-            uses.env.extend(env_of_switch);
             destination.fingerprint = fingerprint(around, &table, &uses);
             Some(Ok(destination))
         }
     };
-    let is_own = |name: &String| own_lets.is_some_and(|lets| lets.contains_key(name.as_str()));
-    uses.lets.retain(|name| !is_own(name));
-    Reading { result, lets: uses.lets, tables: uses.tables }
+    expressions.rename(&[]);
+    Reading { result, definitions, tables: uses.tables }
 }
 
 fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) -> Option<Destination> {
@@ -437,10 +459,49 @@ fn is_let_name(expressions: &Expressions<'_>, field: &Field<'_>) -> bool {
     true
 }
 
-fn warn_of_unused_lets(expressions: &Expressions<'_>, own: Option<&DeTable<'_>>, uses: &Uses) {
-    for (name, _) in own.into_iter().flatten().filter(|(name, _)| !uses.lets.contains(name.get_ref().as_ref())) {
-        let message = format!("`{}` is defined and never used", name.get_ref());
-        expressions.findings.add(Diagnostic::warning(Code::Unused, name.span(), message));
+impl Definitions {
+    fn of(around: &Surroundings<'_>, table: &Table<'_>, uses: &Uses) -> Self {
+        let section = |key: &str| table.entries().get(key).and_then(|value| value.get_ref().as_table());
+        let (own_lets, env) = (section("let"), section("env"));
+        let mut all = Self::default();
+        for name in own_lets.into_iter().flat_map(DeTable::keys) {
+            let unused = || format!("`{}` is defined and never used", name.get_ref());
+            all.note(name, uses.lets.contains(name.get_ref().as_ref()), || {
+                Diagnostic::warning(Code::Unused, name.span(), unused())
+            });
+        }
+        let is_own = |name: &str| own_lets.is_some_and(|lets| lets.contains_key(name));
+        let shared = around.lets.keys().filter(|name| !is_own(name.get_ref()));
+        let shared = shared.filter(|name| uses.lets.contains(name.get_ref().as_ref()));
+        all.used_at.extend(shared.map(|name| name.span().start));
+        for name in env.into_iter().flat_map(DeTable::keys) {
+            let free = || uses.env.iter().filter(|other| env.is_some_and(|env| !env.contains_key(other.as_str())));
+            all.note(name, uses.env.contains(name.get_ref().as_ref()), || {
+                let message = format!("no expression of this destination reads `env.{}`", name.get_ref());
+                let warning = Diagnostic::warning(Code::Unused, name.span(), message);
+                warning.did_you_mean(nearest(name.get_ref(), free().map(String::as_str)))
+            });
+        }
+        all
+    }
+
+    fn note(&mut self, name: &Spanned<DeString<'_>>, is_used: bool, warning: impl Fn() -> Diagnostic) {
+        if is_used {
+            self.used_at.insert(name.span().start);
+        } else {
+            self.unused.push(warning());
+        }
+    }
+
+    /// Takes up those of another destination.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.used_at.extend(other.used_at);
+        self.unused.extend(other.unused);
+    }
+
+    /// What is to be said of those that no destination uses.
+    pub(super) fn unused(self) -> impl Iterator<Item = Diagnostic> {
+        self.unused.into_iter().filter(move |warning| !self.used_at.contains(&warning.span.start))
     }
 }
 

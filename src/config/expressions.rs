@@ -99,6 +99,17 @@ pub(super) struct Uses {
     pub reads_event: bool,
 }
 
+/// What `env.NAME` is for a destination whose `env` says so.
+#[derive(Clone)]
+struct Renamed {
+    /// Its value; `None`: it is not set.
+    value: Option<String>,
+    /// `false`: a variable that it stands for is not set, so nothing can be said of the value.
+    is_settled: bool,
+    /// The variables that it stands for.
+    stands_for: BTreeSet<String>,
+}
+
 /// Whether something is switched on.
 pub(super) enum Switch {
     /// It is.
@@ -112,8 +123,12 @@ pub(super) struct Expressions<'a> {
     /// Where mistakes go.
     pub findings: &'a Findings<'a>,
     environment: &'a Environment<'a>,
-    tables: Value,
-    table_names: Vec<&'a str>,
+    tables: RefCell<Value>,
+    table_names: RefCell<Vec<String>>,
+    /// Variables that mean something else in what is compiled now.
+    renamed: RefCell<BTreeMap<String, Renamed>>,
+    /// What those use themselves.
+    renaming: RefCell<Uses>,
     /// Contents of the secrets' files read so far.
     files: RefCell<BTreeMap<String, String>>,
     scope: RefCell<Scope>,
@@ -127,14 +142,16 @@ pub(super) struct Expressions<'a> {
 impl<'a> Expressions<'a> {
     /// A compiler that knows the variables and the file's tables.
     pub(super) fn new(findings: &'a Findings<'a>, environment: &'a Environment<'a>, tables: &'a DeTable<'a>) -> Self {
-        let table_names = tables.keys().map(|name| name.get_ref().as_ref()).collect();
+        let table_names = names_of(tables);
         let tables = value_of_table(tables);
         let scope = file_scope(environment.variables.clone(), BTreeMap::new(), tables.clone());
         Self {
             findings,
             environment,
-            tables,
-            table_names,
+            tables: RefCell::new(tables),
+            table_names: RefCell::new(table_names),
+            renamed: RefCell::default(),
+            renaming: RefCell::default(),
             files: RefCell::default(),
             scope: RefCell::new(scope),
             uses: RefCell::default(),
@@ -159,6 +176,68 @@ impl<'a> Expressions<'a> {
         self.environment.unset == Unset::Assumed
     }
 
+    /// Lets what follows see these tables.
+    pub(super) fn see_tables(&self, tables: &DeTable<'_>) {
+        self.tables.replace(value_of_table(tables));
+        self.table_names.replace(names_of(tables));
+        self.rescope();
+    }
+
+    /// Lets `env.NAME` mean what a destination's `env` says, which itself sees the variables of the process.
+    pub(super) fn rename(&self, fields: &[Field<'_>]) {
+        if self.renamed.take().is_empty() && fields.is_empty() {
+            return;
+        }
+        self.rescope();
+        let outer = self.uses.take();
+        let (mut renamed, mut renaming) = (BTreeMap::new(), Uses::default());
+        for field in fields {
+            let value = self.renamed_value(field);
+            let uses = self.uses.take();
+            renamed.insert(field.name.to_owned(), Renamed { stands_for: uses.env.clone(), ..value });
+            renaming.env.extend(uses.env);
+            renaming.files.extend(uses.files);
+            renaming.tables.extend(uses.tables);
+        }
+        self.uses.replace(outer);
+        self.renaming.replace(renaming);
+        self.renamed.replace(renamed);
+        self.rescope();
+    }
+
+    fn renamed_value(&self, field: &Field<'_>) -> Renamed {
+        let unknown = Renamed { value: None, is_settled: false, stands_for: BTreeSet::new() };
+        let compiled = match field.raw() {
+            DeValue::String(_) => field.text().and_then(|text| self.compile(&text, Sees::File)),
+            DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_)
+            | DeValue::Table(_) => {
+                let template = self.scalar(field, Sees::File);
+                template.map(|template| Compiled { template, names: Vec::new(), is_value: true, is_settled: true })
+            }
+        };
+        let Some(compiled) = compiled.filter(|compiled| compiled.is_settled) else { return unknown };
+        let value = compiled.template.as_constant().filter(|value| !value.is_undefined() && !value.is_none());
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        Renamed { value: value.map(text), is_settled: true, ..unknown }
+    }
+
+    /// The variables, files and tables that expressions see from now on.
+    fn rescope(&self) {
+        let mut variables = self.environment.variables.clone();
+        for (name, renamed) in &*self.renamed.borrow() {
+            match &renamed.value {
+                Some(value) => variables.insert(name.clone(), value.clone()),
+                None => variables.remove(name),
+            };
+        }
+        let files = self.files.borrow().clone();
+        self.scope.replace(file_scope(variables, files, self.tables.borrow().clone()));
+    }
+
     /// Everything used since [`Expressions::begin`], whatever the `let`s in use use included.
     pub(super) fn uses(&self) -> Uses {
         let mut all = self.uses.borrow().clone();
@@ -174,9 +253,25 @@ impl<'a> Expressions<'a> {
         all
     }
 
-    /// The value of a variable.
-    pub(super) fn variable(&self, name: &str) -> Option<&str> {
-        self.environment.variables.get(name).map(String::as_str)
+    /// What the `env` in force uses itself.
+    pub(super) fn uses_of_env(&self) -> Uses {
+        self.renaming.borrow().clone()
+    }
+
+    /// The value of a variable, as what is compiled now calls it.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        match self.renamed.borrow().get(name) {
+            Some(renamed) => renamed.value.clone(),
+            None => self.environment.variables.get(name).cloned(),
+        }
+    }
+
+    /// The variable of the process to blame for one that is not set, or empty.
+    fn to_blame(&self, name: &str) -> String {
+        let renamed = self.renamed.borrow();
+        let Some(renamed) = renamed.get(name) else { return name.to_owned() };
+        let value = |name: &&String| self.environment.variables.get(*name).filter(|value| !value.is_empty());
+        renamed.stands_for.iter().find(|name| value(name).is_none()).map_or_else(|| name.to_owned(), Clone::clone)
     }
 
     /// The content of a secret's file that was read.
@@ -192,7 +287,8 @@ impl<'a> Expressions<'a> {
     /// The names that events of a destination see: what its expressions use, and nothing else of the environment.
     pub(super) fn names(&self, lets: Vec<(String, Template)>) -> Names {
         let mut uses = self.uses.borrow().clone();
-        for of_let in self.lets.borrow().values() {
+        let renaming = self.renaming.borrow();
+        for of_let in self.lets.borrow().values().chain([&*renaming]) {
             uses.env.extend(of_let.env.iter().cloned());
             uses.files.extend(of_let.files.iter().cloned());
         }
@@ -200,9 +296,9 @@ impl<'a> Expressions<'a> {
             names.into_iter().filter_map(|name| get(&name).map(|value| (name, value))).collect()
         };
         Names {
-            env: strings(pick(uses.env, &|name| self.variable(name).map(str::to_owned))),
+            env: strings(pick(uses.env, &|name| self.variable(name))),
             files: strings(pick(uses.files, &|path| self.file(path))),
-            tables: self.tables.clone(),
+            tables: self.tables.borrow().clone(),
             lets,
         }
     }
@@ -302,10 +398,10 @@ impl<'a> Expressions<'a> {
         self.is_lenient.set(self.assumes_unset());
         let uses = self.uses.borrow();
         let why_off = || {
-            let unset =
-                uses.env.iter().find(|name| self.variable(name).is_none()).map(|name| format!("{name} is not set"));
-            let empty =
-                || uses.env.iter().find(|name| self.variable(name) == Some("")).map(|name| format!("{name} is empty"));
+            let is_unset = |name: &&String| self.variable(name).is_none();
+            let is_empty = |name: &&String| self.variable(name).is_some_and(|value| value.is_empty());
+            let unset = uses.env.iter().find(is_unset).map(|name| format!("{} is not set", self.to_blame(name)));
+            let empty = || uses.env.iter().find(is_empty).map(|name| format!("{} is empty", self.to_blame(name)));
             unset.or_else(empty).map_or_else(off, Switch::Off)
         };
         match compiled {
@@ -380,6 +476,10 @@ impl<'a> Expressions<'a> {
             return true;
         };
         self.uses.borrow_mut().env.insert(variable.to_owned());
+        if self.renamed.borrow().get(variable).is_some_and(|renamed| !renamed.is_settled) {
+            // What it stands for is not set, which is told there.
+            return false;
+        }
         if self.variable(variable).is_some() || name.optional {
             return true;
         }
@@ -388,7 +488,12 @@ impl<'a> Expressions<'a> {
         }
         let message = format!("environment variable {variable} is not set");
         let error = Diagnostic::error(Code::UnsetVariable, text.place(&name.range), message);
-        let near = nearest(variable, self.environment.variables.keys().map(String::as_str));
+        let renamed = self.renamed.borrow();
+        if renamed.contains_key(variable) {
+            self.findings.add(error.help("this destination's `env` gives it no value"));
+            return true;
+        }
+        let near = nearest(variable, self.environment.variables.keys().chain(renamed.keys()).map(String::as_str));
         self.findings.add(match near {
             // Only the last piece is replaced, and only where it is spelled out in one go.
             Some(near) if text.value.get(name.range.clone()) == Some(&format!("env.{variable}")) => {
@@ -404,7 +509,8 @@ impl<'a> Expressions<'a> {
     fn check_table(&self, rest: Option<&str>, name: &NameUse, text: &Text<'_>) {
         let table = rest.map_or("*", |rest| rest.split('.').next().unwrap_or(rest));
         self.uses.borrow_mut().tables.insert(table.to_owned());
-        if table == "*" || self.table_names.contains(&table) {
+        let known = self.table_names.borrow();
+        if table == "*" || known.iter().any(|name| name == table) {
             return;
         }
         let start = name.range.start + "tables.".len();
@@ -412,7 +518,7 @@ impl<'a> Expressions<'a> {
         let is_spelled_out = text.value.get(piece.clone()) == Some(table);
         let piece = if is_spelled_out { piece } else { name.range.clone() };
         let error = Diagnostic::error(Code::UnknownTable, text.place(&piece), format!("there is no [tables.{table}]"));
-        let near = nearest(table, self.table_names.iter().copied());
+        let near = nearest(table, known.iter().map(String::as_str));
         self.findings.add(if is_spelled_out { error.did_you_mean(near) } else { error });
     }
 
@@ -534,9 +640,7 @@ impl<'a> Expressions<'a> {
                 // Editors and `echo` end a file with a newline that is no part of a secret.
                 let content = content.trim_end_matches(['\r', '\n']).to_owned();
                 self.files.borrow_mut().insert(file.path.clone(), content);
-                let files = self.files.borrow().clone();
-                let scope = file_scope(self.environment.variables.clone(), files, self.tables.clone());
-                self.scope.replace(scope);
+                self.rescope();
                 true
             }
             Err(_) if self.is_lenient() => false,
@@ -627,6 +731,10 @@ fn is_on(value: &Value) -> bool {
 
 fn file_scope(env: BTreeMap<String, String>, files: BTreeMap<String, String>, tables: Value) -> Scope {
     Scope::file(&Arc::new(Names { env: strings(env), files: strings(files), tables, lets: Vec::new() }))
+}
+
+fn names_of(tables: &DeTable<'_>) -> Vec<String> {
+    tables.keys().map(|name| name.get_ref().to_string()).collect()
 }
 
 fn strings(map: BTreeMap<String, String>) -> Value {

@@ -8,28 +8,53 @@ use toml::de::{DeTable, DeValue};
 
 use super::codes::Code;
 use super::diagnostic::{Diagnostic, Severity};
+use super::texts::Texts;
 
 /// So many are told at once: more would scroll away, and most follow from the first.
 const TOLD_MAX: usize = 100;
 
 /// What has been found so far. One reader at a time; not shared between threads.
 pub(super) struct Findings<'t> {
-    /// The file.
+    /// The file, and after it the presets that it reaches.
     pub text: &'t str,
+    texts: Option<&'t Texts>,
     found: RefCell<Vec<Diagnostic>>,
     errors: Cell<usize>,
+    /// What is being read, as far as it is not in its own place.
+    reading: RefCell<Reading>,
     /// What the readers asked for, which the catalogue of keys has to list.
     #[cfg(test)]
     asked: RefCell<super::keys::Asked>,
 }
 
+/// What is said of a destination that extends something.
+#[derive(Default)]
+struct Reading {
+    /// The `extends` that a mistake in a preset is told at.
+    extended_at: Range<usize>,
+    /// What it extends is not there: nothing can be called missing.
+    is_torn: bool,
+}
+
 impl<'t> Findings<'t> {
-    /// Nothing found yet.
+    /// Nothing found yet in a text.
+    #[cfg(test)]
     pub(super) fn new(text: &'t str) -> Self {
+        Self::with(text, None)
+    }
+
+    /// Nothing found yet in a file and its presets.
+    pub(super) fn of(texts: &'t Texts) -> Self {
+        Self::with(&texts.all, Some(texts))
+    }
+
+    fn with(text: &'t str, texts: Option<&'t Texts>) -> Self {
         Self {
             text,
+            texts,
             found: RefCell::default(),
             errors: Cell::default(),
+            reading: RefCell::default(),
             #[cfg(test)]
             asked: RefCell::default(),
         }
@@ -53,10 +78,28 @@ impl<'t> Findings<'t> {
         self.asked.borrow().clone()
     }
 
+    /// Begins with a destination: mistakes in its presets are told where it extends them.
+    pub(super) fn read_extended(&self, extended_at: Option<Range<usize>>, is_torn: bool) {
+        self.reading.replace(Reading { extended_at: extended_at.unwrap_or_default(), is_torn });
+    }
+
     /// Takes note of one mistake.
     pub(super) fn add(&self, diagnostic: Diagnostic) {
         self.errors.set(self.errors.get() + usize::from(diagnostic.is_error()));
-        self.found.borrow_mut().push(diagnostic);
+        self.found.borrow_mut().extend(self.in_file(diagnostic));
+    }
+
+    /// A mistake as the file's own, unless it is none of the file's business.
+    fn in_file(&self, diagnostic: Diagnostic) -> Option<Diagnostic> {
+        let reading = self.reading.borrow();
+        if reading.is_torn && diagnostic.code == Code::MissingKey {
+            return None;
+        }
+        let Some(told) = self.texts.and_then(|texts| texts.told(&diagnostic.span)) else { return Some(diagnostic) };
+        // What a preset has and the destination does without was not written by whoever wrote the file.
+        let is_idle = matches!(diagnostic.code, Code::Unused | Code::Unreachable);
+        let span = reading.extended_at.clone();
+        (!is_idle).then_some(Diagnostic { span, label: Some(told), suggestion: None, ..diagnostic })
     }
 
     /// How many errors there are so far.
@@ -67,6 +110,7 @@ impl<'t> Findings<'t> {
     /// Everything found, in the order of the file, each place and message once, with its path in the document.
     pub(super) fn told(self, document: &DeTable<'_>) -> Vec<Diagnostic> {
         let mut found = self.found.into_inner();
+        found.retain(|d| self.texts.is_none_or(|texts| texts.is_in_file(&d.span)));
         forget_what_follows_from_syntax(self.text, &mut found);
         forget_guesses(&mut found);
         found.sort_by(|a, b| order(a).cmp(&order(b)));
@@ -167,7 +211,8 @@ fn quoted(key: &str) -> String {
     format!("{key:?}")
 }
 
-fn push_key(path: &mut String, key: &str) {
+/// Adds a key to a path, in quotes where TOML wants them.
+pub(super) fn push_key(path: &mut String, key: &str) {
     if !path.is_empty() {
         path.push('.');
     }

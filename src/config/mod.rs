@@ -10,15 +10,18 @@
 
 mod address;
 mod codes;
-mod defaults;
 mod destination;
 mod diagnostic;
 mod expressions;
 mod findings;
 mod fingerprint;
 pub mod keys;
+mod layers;
 mod mapping;
+mod merge;
 mod offsets;
+mod places;
+pub mod presets;
 mod queue;
 mod request;
 mod response;
@@ -27,10 +30,12 @@ mod sample;
 mod server;
 mod spelling;
 mod table;
+mod texts;
 #[cfg(test)]
 mod tests;
 pub(crate) mod units;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -45,13 +50,16 @@ use crate::segment::Policy;
 
 pub use codes::Code;
 pub use diagnostic::{Diagnostic, Severity, Style, Suggestion, draw, line_column};
+pub use places::{Place, Places};
 
-use destination::Surroundings;
+use destination::{Definitions, Surroundings};
 use expressions::{Expressions, has_braces};
 use findings::Findings;
 use fingerprint::Fingerprint;
+use layers::Layers;
 use server::SourceReading;
 use table::{Field, Table};
+use texts::Texts;
 
 /// What the file may refer to.
 pub struct Environment<'a> {
@@ -86,8 +94,11 @@ pub struct Compiled {
 /// # Errors
 /// Every mistake found, and every warning, in the order of the file; at most a hundred.
 pub fn compile(text: &str, environment: &Environment<'_>) -> Result<Compiled, Vec<Diagnostic>> {
-    let findings = Findings::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
+    let document = document.into_inner();
+    let texts = Texts::new(text, &Layers::reached(&document));
+    let layers = Layers::new(&document, &texts);
+    let findings = Findings::of(&texts);
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
         // The parser says that a key is there twice, but not which.
@@ -99,8 +110,8 @@ pub fn compile(text: &str, environment: &Environment<'_>) -> Result<Compiled, Ve
         // An editor that writes in place empties the file first: that must not put an empty plan in force.
         findings.add(Diagnostic::error(Code::EmptyFile, 0..0, "the file is empty"));
     }
-    let document = document.into_inner();
-    let plan = read(text, &document, environment, &findings);
+    layers.check(&findings);
+    let plan = read(text, &document, &layers, environment, &findings);
     let found = findings.told(&document);
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);
@@ -109,12 +120,19 @@ pub fn compile(text: &str, environment: &Environment<'_>) -> Result<Compiled, Ve
 }
 
 /// Reads the whole document. Where there are mistakes the plan has holes and is not used.
-fn read<'a>(text: &str, document: &'a DeTable<'a>, environment: &Environment<'_>, findings: &Findings<'_>) -> Plan {
+fn read<'a>(
+    text: &str,
+    document: &'a DeTable<'a>,
+    layers: &'a Layers<'a>,
+    environment: &Environment<'_>,
+    findings: &Findings<'_>,
+) -> Plan {
     let nothing = DeTable::new();
     let top = Table::new(findings, document, "the file", 0..0);
     top.not_yet(&["tests", "plan"]);
     let section = |key: &'static str| entries(&top, key).unwrap_or(&nothing);
-    let (tables, lets, defaults) = (section("tables"), section("let"), section("defaults"));
+    let (tables, lets) = (section("tables"), section("let"));
+    section("defaults");
     let destinations = section("destinations");
     check_tables(&top, findings);
 
@@ -137,12 +155,20 @@ fn read<'a>(text: &str, document: &'a DeTable<'a>, environment: &Environment<'_>
             field.wrong_type("a table: write [destinations.NAME]");
             continue;
         };
-        let skipped = destination::foreign_keys(defaults, own);
-        let merged = defaults::merged(defaults, own, &skipped);
+        let layered = layers.of(field.name, own);
         let sources = sources_of(&sources, field.name);
-        let around = Surroundings { expressions: &expressions, lets, tables, sources };
-        let reading = destination::read(&around, &field, &merged);
-        used.lets.extend(reading.lets);
+        let around = Surroundings { expressions: &expressions, lets, tables: &layered.tables, sources };
+        findings.read_extended(layered.extended_at.clone(), layered.is_torn);
+        let is_alone = matches!(layered.tables, Cow::Borrowed(_));
+        if !is_alone {
+            expressions.see_tables(&layered.tables);
+        }
+        let reading = destination::read(&around, &field, &layered.entries);
+        findings.read_extended(None, false);
+        if !is_alone {
+            expressions.see_tables(tables);
+        }
+        used.definitions.extend(reading.definitions);
         used.tables.extend(reading.tables);
         match reading.result {
             Some(Ok(destination)) => plan.destinations.push(Arc::new(destination)),
@@ -202,28 +228,29 @@ fn check_without_destinations(expressions: &Expressions<'_>, lets: &DeTable<'_>,
     expressions.begin(true);
     expressions.define(&fields);
     used.tables.insert("*".to_owned());
-    used.lets.extend(lets.keys().map(|name| name.get_ref().to_string()));
+    used.definitions.used_at.extend(lets.keys().map(|name| name.span().start));
 }
 
 /// What the destinations used of what they share.
 #[derive(Default)]
 struct Used {
-    lets: BTreeSet<String>,
+    definitions: Definitions,
     tables: BTreeSet<String>,
 }
 
 impl Used {
-    fn warn(&self, findings: &Findings<'_>, lets: &DeTable<'_>, tables: &DeTable<'_>) {
+    fn warn(self, findings: &Findings<'_>, lets: &DeTable<'_>, tables: &DeTable<'_>) {
         let unused = |name: &Spanned<toml::de::DeString<'_>>, what: String| {
             findings.add(Diagnostic::warning(Code::Unused, name.span(), format!("{what} is defined and never used")));
         };
-        for name in lets.keys().filter(|name| !self.lets.contains(name.get_ref().as_ref())) {
+        for name in lets.keys().filter(|name| !self.definitions.used_at.contains(&name.span().start)) {
             unused(name, format!("`{}`", name.get_ref()));
         }
         let is_used = |name: &str| self.tables.contains(name) || self.tables.contains("*");
         for name in tables.keys().filter(|name| !is_used(name.get_ref())) {
             unused(name, format!("[tables.{}]", name.get_ref()));
         }
+        self.definitions.unused().for_each(|warning| findings.add(warning));
     }
 }
 

@@ -15,6 +15,7 @@ mod durable;
 mod examples;
 mod full_disk;
 mod isolation;
+mod layers;
 mod mapping;
 mod metrics;
 mod ordering;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use libroseg::config::presets::PRESETS;
 use libroseg::config::{self, Code, Diagnostic, Environment, Style, Unset};
 use libroseg::event::{Message, SourceName};
 use libroseg::expr::filter::Filter;
@@ -374,10 +375,12 @@ fn the_commands_and_variables_are_those_of_the_help() {
 
 // === docs/config.md ===
 
-/// Compiles with every variable and secret's file that the text names.
+/// Compiles with every variable and secret's file that the text or a preset names.
 fn compile(text: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let is_part = |c: &char| c.is_ascii_uppercase() || c.is_ascii_digit() || *c == '_';
-    let names = text.split("env.").skip(1).map(|rest| rest.chars().take_while(is_part).collect::<String>());
+    let texts = [text].into_iter().chain(PRESETS.iter().map(|preset| preset.text));
+    let names = texts.flat_map(|text| text.split("env.").skip(1));
+    let names = names.map(|rest| rest.chars().take_while(is_part).collect::<String>());
     let variables: BTreeMap<_, _> = names.map(|name| (name.clone(), format!("value-of-{name}"))).collect();
     let environment = Environment { variables, read_file: &|_| Ok("a secret\n".to_owned()), unset: Unset::Mistake };
     config::compile(text, &environment).map(|compiled| compiled.warnings)

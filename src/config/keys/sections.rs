@@ -14,7 +14,7 @@ use crate::segment::{Limits, Policy, UnknownKey};
 
 pub(super) fn all() -> Vec<Section> {
     let mut all = vec![file(), server(), limits(), tls(), cors(), sources(), source(), source_limit()];
-    all.extend([queue(), dead_letters(), lets("[let]", "[let]"), lets("`let`", ""), tables(), table()]);
+    all.extend([queue(), dead_letters(), lets("[let]", "[let]"), lets("`let`", ""), env(), tables(), table()]);
     all.extend([destinations(), destination(), rule(), headers(), query(), body(), each_list()]);
     all.extend([batch(), auth(), auth_by_name(), retry(), limit(), sample(), response()]);
     all
@@ -269,6 +269,10 @@ fn lets(what: &'static str, header: &'static str) -> Section {
     own(what, header, "Names for expressions.", Shape::Scalar)
 }
 
+fn env() -> Section {
+    own("`env`", "", "Variables by name. The templates see the variables of the process.", Shape::Scalar)
+}
+
 fn tables() -> Section {
     own("[tables]", "", "Constants to look things up in, by name.", Shape::Table("[tables.NAME]"))
 }
@@ -290,6 +294,8 @@ fn destination() -> Section {
         key("integration", either([some(literal("name", "")), Shape::False]), "its names in an event's `integrations` object, whatever their case. `false`: it takes no notice of that object, like a warehouse of Segment's").otherwise("its own name"),
         key("consent", some(literal("consent category", r"\S")), "the consent categories it belongs to: it is given only events whose `context.consent.categoryPreferences` has all of them `true`, or that bring no consent at all").otherwise("consent does not concern it"),
         key("sample", either([number(None, Some(1.0)), Shape::Table("`sample`")]), "the share of users whose events it is given: `0.1` is a tenth").otherwise("all"),
+        key("extends", literal("name", "."), "what it is made from: another destination of the file, or a preset. What the destination says wins; its `rules` and `response` come first").otherwise("nothing"),
+        key("env", Shape::Table("`env`"), "what `env.NAME` is in this destination's expressions").otherwise("the process's variables"),
         key("let", Shape::Table("`let`"), "names for its expressions; they win over those of `[let]`"),
         key("auth", Shape::Table("`auth`"), "what proves who we are").only(&["http"]),
         key("timeout", duration(destination::TIMEOUTS), "the longest one request may take").or(written_duration(destination::TIMEOUT)),

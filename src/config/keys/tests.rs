@@ -10,6 +10,8 @@ use toml::de::DeTable;
 
 use super::{Absent, Asked, Key, Section, Shape, catalogue};
 use crate::config::findings::Findings;
+use crate::config::layers::Layers;
+use crate::config::texts::Texts;
 use crate::config::{Environment, Unset, compile, read};
 
 /// Every file we have, right or wrong, and every block of the guide.
@@ -35,9 +37,10 @@ fn environment() -> Environment<'static> {
 fn asked<'t>(texts: impl IntoIterator<Item = &'t str>) -> Asked {
     let mut all = Asked::new();
     for text in texts {
-        let findings = Findings::new(text);
         let document = DeTable::parse_recoverable(text).0.into_inner();
-        let _ = read(text, &document, &environment(), &findings);
+        let texts = Texts::new(text, &Layers::reached(&document));
+        let (findings, layers) = (Findings::of(&texts), Layers::new(&document, &texts));
+        let _ = read(text, &document, &layers, &environment(), &findings);
         for (key, bounds) in findings.asked() {
             all.entry(key).or_default().extend(bounds);
         }
