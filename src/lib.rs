@@ -18,6 +18,7 @@ pub mod clock;
 pub mod queue;
 pub mod sink;
 pub mod deliver;
+pub mod rehearse;
 pub mod ingest;
 pub mod reload;
 pub mod telemetry;

@@ -107,6 +107,19 @@ impl RetryPolicy {
 // === impl Health ===
 
 impl Health {
+    /// What a request's outcomes, one per item, say of the destination: that it does not know us, that it failed on all of
+    /// them, or that it is well.
+    #[must_use]
+    pub fn overall(outcomes: &[Outcome]) -> &Outcome {
+        let unauthorized = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Unauthorized(_)));
+        let is_all_failed = outcomes.iter().all(|outcome| matches!(outcome, Outcome::Failed(_)));
+        match (unauthorized, outcomes.first()) {
+            (Some(outcome), _) => outcome,
+            (None, Some(outcome)) if is_all_failed => outcome,
+            (None, _) => &Outcome::Delivered,
+        }
+    }
+
     /// Takes note of how a request went. Answers whether the destination began or ended a rest.
     pub fn note(&mut self, outcome: &Outcome, policy: &RetryPolicy, now: Timestamp, jitter: f64) -> bool {
         let was_resting = self.rest.is_some();

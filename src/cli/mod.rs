@@ -11,6 +11,7 @@ mod queue;
 mod replay;
 pub mod serve;
 mod table;
+mod test;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -64,6 +65,9 @@ enum Command {
         #[command(flatten)]
         options: check::Options,
     },
+    /// Run the tests in the files: the requests that events cause, and what answers mean
+    #[command(after_help = test::EXAMPLES)]
+    Test(test::Options),
     /// Events given up on: list, show, send again, forget
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::Options),
@@ -103,6 +107,7 @@ pub fn run() -> ExitCode {
     ExitCode::from(match (arguments.command, arguments.check) {
         (Some(Command::Check { files, options }), _) => check::run(&files_or_config(files), &options, &variables),
         (None, Some(files)) => check::run(&files_or_config(files), &check::Options::default(), &variables),
+        (Some(Command::Test(options)), _) => test::run(&files_or_config(options.files.clone()), &options),
         (Some(Command::DeadLetters(options)), _) => dead_letters::run(&options, &asker(&options.ask)),
         (Some(Command::Replay(options)), _) => replay::run(&options, &asker(&options.ask)),
         (Some(Command::Queue(options)), _) => queue::run(&options, &asker(&options.ask)),

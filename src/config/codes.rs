@@ -70,6 +70,7 @@ codes! {
         UnknownExtends "unknown-extends": "What a destination `extends` is neither a destination of the file nor a preset", "Name one of those that the message lists";
         ExtendsCycle "extends-cycle": "A destination extends itself, by way of others", "Take one `extends` out of the circle";
         UnknownDestination "unknown-destination": "No destination has this name", "Name one that is in the file";
+        UnknownSource "unknown-source": "No source has this name", "Name one that is in the file";
 
         // --- values
         WrongType "wrong-type": "The value is of another type than the key needs", "Write a value of the type that is named";
@@ -81,6 +82,7 @@ codes! {
         BadHeader "bad-header": "A header's name or value cannot be sent, or is set twice", "Rename it, or leave it to the HTTP client or to `auth`";
         PathAfterQuery "path-after-query": "`path` would be appended behind the `?` of `url`", "Put the parameters into `query`";
         HostFromEvent "host-from-event": "An event could choose where it is sent", "Write scheme and host as constants; events may shape what follows the host's `/`";
+        BadJson "bad-json": "A string that holds JSON cannot be read as JSON", "Correct it where the caret points";
         AlwaysTrue "always-true": "A condition is text around an expression, which always holds", "Write one `{{ expression }}` and nothing around it";
 
         // --- expressions
@@ -93,6 +95,9 @@ codes! {
         BadName "bad-name": "A name cannot be used in expressions, or belongs to the language", "Choose letters, digits and `_`, and no word of the language";
         LetCycle "let-cycle": "A `let` is defined by itself", "Take one step out of the circle";
         LetDepth "let-depth": "A `let` builds on too many others", "Write some of them as one expression";
+
+        // --- tests
+        TestFailed "test-failed": "A test of the file does not hold", "Correct the mapping, or what is expected: `libroseg test --update` writes down what is made";
     }
     Warning {
         NoSources "no-sources": "There are no `[sources]`: nobody can send", "Add `[sources.NAME]` with `write_keys`";
@@ -103,6 +108,8 @@ codes! {
         OrderOfAll "order-of-all": "`order_by` is the same for every event: each waits for the one before it", "Order by something of the event, such as `{{ userId or anonymousId }}`";
         PastedSecret "pasted-secret": "A secret is written into the file", "Write `{{ env.NAME }}` or `{{ file('…') }}` instead";
         NoTls "no-tls": "Events and secrets travel unencrypted to a public host", "Write `https://`";
+        ExpectsNothing "expects-nothing": "A test has neither `expect` nor `outcome`", "Say what is expected, or have `libroseg test --update` write it down";
+        SameName "same-name": "Two tests of one destination are called the same", "Say in each what it alone holds";
         UnusualMethod "unusual-method": "The HTTP method is one that hardly any service has", "Correct its spelling, if it is a slip";
     }
 }

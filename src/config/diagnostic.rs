@@ -132,7 +132,7 @@ fn drawable_patch(text: &str, span: &Range<usize>) -> Range<usize> {
 // === impl Diagnostic ===
 
 impl Diagnostic {
-    pub(super) fn error(code: Code, span: Range<usize>, message: impl Into<String>) -> Self {
+    pub(crate) fn error(code: Code, span: Range<usize>, message: impl Into<String>) -> Self {
         debug_assert_eq!(code.severity(), Severity::Error, "{code}");
         Self::new(code, span, message)
     }
@@ -155,11 +155,11 @@ impl Diagnostic {
         }
     }
 
-    pub(super) fn help(self, help: impl Into<String>) -> Self {
+    pub(crate) fn help(self, help: impl Into<String>) -> Self {
         Self { help: Some(help.into()), ..self }
     }
 
-    pub(super) fn label(self, label: impl Into<String>) -> Self {
+    pub(crate) fn label(self, label: impl Into<String>) -> Self {
         Self { label: Some(label.into()), ..self }
     }
 

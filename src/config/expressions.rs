@@ -135,6 +135,8 @@ pub(super) struct Expressions<'a> {
     uses: RefCell<Uses>,
     lets: RefCell<BTreeMap<String, Uses>>,
     is_lenient: Cell<bool>,
+    /// Variables and files that are used, not there, and were let pass.
+    assumed: RefCell<BTreeSet<String>>,
 }
 
 // === impl Expressions ===
@@ -157,6 +159,7 @@ impl<'a> Expressions<'a> {
             uses: RefCell::default(),
             lets: RefCell::default(),
             is_lenient: Cell::new(environment.unset == Unset::Assumed),
+            assumed: RefCell::default(),
         }
     }
 
@@ -277,6 +280,11 @@ impl<'a> Expressions<'a> {
     /// The content of a secret's file that was read.
     pub(super) fn file(&self, path: &str) -> Option<String> {
         self.files.borrow().get(path).cloned()
+    }
+
+    /// Variables and files that are used, not there, and were let pass, in words.
+    pub(super) fn assumed(&self) -> Vec<String> {
+        self.assumed.borrow().iter().cloned().collect()
     }
 
     /// The contents of all files read, by path.
@@ -484,6 +492,7 @@ impl<'a> Expressions<'a> {
             return true;
         }
         if self.is_lenient() {
+            self.assumed.borrow_mut().insert(format!("environment variable {variable}"));
             return false;
         }
         let message = format!("environment variable {variable} is not set");
@@ -643,7 +652,10 @@ impl<'a> Expressions<'a> {
                 self.rescope();
                 true
             }
-            Err(_) if self.is_lenient() => false,
+            Err(_) if self.is_lenient() => {
+                self.assumed.borrow_mut().insert(format!("file {}", file.path));
+                false
+            }
             Err(error) => {
                 let message = format!("cannot read {}: {error}", file.path);
                 self.findings.add(Diagnostic::error(Code::UnreadableFile, text.place(&file.range), message));

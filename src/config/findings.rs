@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::codes::Code;
 use super::diagnostic::{Diagnostic, Severity};
 use super::texts::Texts;
+use crate::plan::case::Written;
 
 /// So many are told at once: more would scroll away, and most follow from the first.
 const TOLD_MAX: usize = 100;
@@ -100,6 +101,11 @@ impl<'t> Findings<'t> {
         let is_idle = matches!(diagnostic.code, Code::Unused | Code::Unreachable);
         let span = reading.extended_at.clone();
         (!is_idle).then_some(Diagnostic { span, label: Some(told), suggestion: None, ..diagnostic })
+    }
+
+    /// Where a piece of JSON is written.
+    pub(super) fn place_of(&self, written: &Written) -> Range<usize> {
+        super::place_of(self.text, written)
     }
 
     /// How many errors there are so far.

@@ -9,12 +9,14 @@
 //! exist where.
 
 mod address;
+mod cases;
 mod codes;
 mod destination;
 mod diagnostic;
 mod expressions;
 mod findings;
 mod fingerprint;
+mod json;
 pub mod keys;
 mod layers;
 mod mapping;
@@ -45,11 +47,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::event::SourceName;
-use crate::plan::Plan;
+use crate::plan::case::Case;
+use crate::plan::{Destination, Plan};
 use crate::segment::Policy;
 
 pub use codes::Code;
 pub use diagnostic::{Diagnostic, Severity, Style, Suggestion, draw, line_column};
+pub use json::{literal, place_of, pretty};
 pub use places::{Place, Places};
 
 use destination::{Definitions, Surroundings};
@@ -85,8 +89,19 @@ pub enum Unset {
 pub struct Compiled {
     /// What it means.
     pub plan: Plan,
+    /// What it promises about its destinations, in the order of the file.
+    pub cases: Vec<Case>,
     /// What is odd about it, in the order of the file.
     pub warnings: Vec<Diagnostic>,
+}
+
+/// A destination that a test can use.
+pub struct Staged {
+    /// It, switched on.
+    pub destination: Arc<Destination>,
+    /// What it reads and the test does not have, in words: `environment variable CRM_TOKEN`. Nothing it makes without them
+    /// is what it would be.
+    pub assumed: Vec<String>,
 }
 
 /// Compiles `libroseg.toml`.
@@ -111,12 +126,70 @@ pub fn compile(text: &str, environment: &Environment<'_>) -> Result<Compiled, Ve
         findings.add(Diagnostic::error(Code::EmptyFile, 0..0, "the file is empty"));
     }
     layers.check(&findings);
-    let plan = read(text, &document, &layers, environment, &findings);
+    let (plan, cases) = read(text, &document, &layers, environment, &findings);
     let found = findings.told(&document);
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);
     }
-    Ok(Compiled { plan, warnings: found })
+    Ok(Compiled { plan, cases, warnings: found })
+}
+
+/// As [`sources_of`], of a file that is known to be right.
+fn staged_sources(document: &DeTable<'_>, destination: &str) -> Option<Vec<SourceName>> {
+    let reading = |(name, source): (&Spanned<toml::de::DeString<'_>>, &Spanned<DeValue<'_>>)| {
+        let names = source.get_ref().as_table().and_then(|source| source.get("destinations")?.get_ref().as_array());
+        let names =
+            names.map(|names| names.iter().filter_map(|name| name.get_ref().as_str().map(str::to_owned)).collect());
+        SourceReading { name: SourceName::from(name.get_ref().as_ref()), destinations: names }
+    };
+    let sources: Vec<SourceReading> = entries_of(document, "sources").into_iter().flatten().map(reading).collect();
+    sources_of(&sources, destination)
+}
+
+/// Compiles the one destination of a test, on or off, as if there were no variables and files but the test's own.
+///
+/// # Errors
+/// Every mistake in it, if the file has that destination and compiles otherwise.
+pub fn stage(text: &str, case: &Case) -> Result<Staged, Vec<Diagnostic>> {
+    let document = DeTable::parse_recoverable(text).0.into_inner();
+    let texts = Texts::new(text, &Layers::reached(&document));
+    let layers = Layers::new(&document, &texts);
+    let findings = Findings::of(&texts);
+    let read_file = |path: &Path| {
+        let content = path.to_str().and_then(|path| case.files.get(path)).cloned();
+        content.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    };
+    let variables = case.variables.clone();
+    let environment = Environment { variables, read_file: &read_file, unset: Unset::Assumed };
+    let staged = stage_in(&document, &layers, &environment, &findings, case);
+    let mut found = findings.told(&document);
+    found.retain(Diagnostic::is_error);
+    staged.filter(|_| found.is_empty()).ok_or(found)
+}
+
+fn stage_in<'a>(
+    document: &'a DeTable<'a>,
+    layers: &'a Layers<'a>,
+    environment: &Environment<'_>,
+    findings: &Findings<'_>,
+    case: &Case,
+) -> Option<Staged> {
+    let name = case.destination.as_str();
+    let nothing = DeTable::new();
+    let top = Table::new(findings, document, "the file", 0..0);
+    let section = |key: &'static str| entries(&top, key).unwrap_or(&nothing);
+    let lets = section("let");
+    let destinations = top.get("destinations")?.table("[destinations]")?;
+    let field = destinations.fields().find(|field| field.name == name)?;
+    let DeValue::Table(own) = field.raw() else { return None };
+    let mut layered = layers.of(field.name, own);
+    layered.entries.remove("enabled");
+    let expressions = Expressions::new(findings, environment, &layered.tables);
+    findings.read_extended(layered.extended_at.clone(), layered.is_torn);
+    let sources = staged_sources(document, name);
+    let around = Surroundings { expressions: &expressions, lets, tables: &layered.tables, sources };
+    let destination = destination::read(&around, &field, &layered.entries).result?.ok()?;
+    Some(Staged { destination: Arc::new(destination), assumed: expressions.assumed() })
 }
 
 /// Reads the whole document. Where there are mistakes the plan has holes and is not used.
@@ -126,10 +199,10 @@ fn read<'a>(
     layers: &'a Layers<'a>,
     environment: &Environment<'_>,
     findings: &Findings<'_>,
-) -> Plan {
+) -> (Plan, Vec<Case>) {
     let nothing = DeTable::new();
     let top = Table::new(findings, document, "the file", 0..0);
-    top.not_yet(&["tests", "plan"]);
+    top.not_yet(&["plan"]);
     let section = |key: &'static str| entries(&top, key).unwrap_or(&nothing);
     let (tables, lets) = (section("tables"), section("let"));
     section("defaults");
@@ -176,6 +249,8 @@ fn read<'a>(
             None => {}
         }
     }
+    let cases =
+        top.get("tests").map(|field| cases::read(findings, &field, destinations, entries_of(document, "sources")));
     top.finish();
     if destinations.is_empty() {
         check_without_destinations(&expressions, lets, &mut used);
@@ -183,7 +258,12 @@ fn read<'a>(
     used.warn(findings, lets, tables);
     warn_of_absent(findings, &sources, destinations);
     plan.fingerprint = fingerprint(text, &plan, &expressions);
-    plan
+    (plan, cases.unwrap_or_default())
+}
+
+/// A section that somebody else checks.
+fn entries_of<'a>(document: &'a DeTable<'a>, key: &str) -> Option<&'a DeTable<'a>> {
+    document.get(key)?.get_ref().as_table()
 }
 
 fn entries<'a>(top: &Table<'a>, key: &'static str) -> Option<&'a DeTable<'a>> {

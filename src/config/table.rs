@@ -19,6 +19,7 @@ use super::findings::Findings;
 use super::keys::Bounds;
 use super::spelling::{alternatives, nearest};
 use super::{offsets, units};
+use crate::plan::case::Written;
 
 /// A table being read.
 pub(super) struct Table<'a> {
@@ -183,6 +184,16 @@ impl<'a> Field<'a> {
     /// Reports an error at the value.
     pub(super) fn error(&self, code: Code, message: impl Into<String>) -> Diagnostic {
         Diagnostic::error(code, self.span(), message)
+    }
+
+    /// Takes note of a mistake.
+    pub(super) fn report(&self, diagnostic: Diagnostic) {
+        self.findings.add(diagnostic);
+    }
+
+    /// Where a piece of JSON that this holds is written.
+    pub(super) fn place_of(&self, written: &Written) -> Range<usize> {
+        self.findings.place_of(written)
     }
 
     /// Reports that the value is of another type than `expected` says.
@@ -387,6 +398,11 @@ impl Text<'_> {
     /// The place in the file of a piece of what it says.
     pub(super) fn place(&self, piece: &Range<usize>) -> Range<usize> {
         offsets::in_file(self.findings.text, &self.span, piece)
+    }
+
+    /// An error at a piece of what it says.
+    pub(super) fn error_at(&self, piece: &Range<usize>, code: Code, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::error(code, self.place(piece), message)
     }
 
     /// An error at the whole string.

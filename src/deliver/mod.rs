@@ -27,7 +27,7 @@ use crate::retry::Rest;
 use crate::sink::{Sink, SinkError, Sinks};
 
 pub use worker::Worker;
-pub(crate) use worker::items_of;
+pub(crate) use worker::{Look, items_of, look};
 
 /// A destination as one plan describes it, and the connections it uses.
 #[derive(Clone)]

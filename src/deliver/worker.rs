@@ -71,11 +71,11 @@ struct Sent {
 }
 
 /// What the rules make of an event.
-struct Look {
+pub(crate) struct Look {
     /// `None`: no rule wants it.
-    items: Option<Vec<Item>>,
+    pub(crate) items: Option<Vec<Item>>,
     /// Whose turn it waits for; `None`: nobody's.
-    key: Option<Key>,
+    pub(crate) key: Option<Key>,
 }
 
 /// Events handed out by one read: few enough that a read's rendering never holds the thread for long.
@@ -404,7 +404,7 @@ pub(crate) fn items_of(destination: &Destination, entry: &Entry, now: Timestamp)
 }
 
 /// What the rules make of an event. A panic in a rule is that event's fault alone.
-fn look(destination: &Destination, entry: &Entry, now: Timestamp) -> Result<Look, Failure> {
+pub(crate) fn look(destination: &Destination, entry: &Entry, now: Timestamp) -> Result<Look, Failure> {
     let failed = |rule, reason, detail: &str| {
         let trace = Some(Box::new(destination.trace(rule)));
         Failure { trace, ..Failure::new(reason, detail) }
@@ -533,14 +533,7 @@ impl Worker {
         if !self.is_current(generation) {
             return;
         }
-        let unauthorized = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Unauthorized(_)));
-        let is_all_failed = outcomes.iter().all(|outcome| matches!(outcome, Outcome::Failed(_)));
-        let overall = match (unauthorized, outcomes.first()) {
-            (Some(outcome), _) => outcome,
-            (None, Some(outcome)) if is_all_failed => outcome,
-            (None, _) => &Outcome::Delivered,
-        };
-        if self.health.note(overall, &generation.destination.retry, now, fastrand::f64()) {
+        if self.health.note(Health::overall(outcomes), &generation.destination.retry, now, fastrand::f64()) {
             self.tell_of_rest();
         }
     }

@@ -6,6 +6,7 @@
 //! sends, sleeps or remembers.
 
 pub mod batch;
+pub mod case;
 pub mod error;
 pub mod judge;
 pub mod mapping;
@@ -425,6 +426,16 @@ impl Plan {
             removed: missing_in(next, self),
             changed: next.destinations.iter().filter(is_changed).map(|now| now.name.clone()).collect(),
         }
+    }
+}
+
+// === impl Destination ===
+
+impl Destination {
+    /// Whether it is an HTTP API, which answers in its own words.
+    #[must_use]
+    pub fn is_http(&self) -> bool {
+        self.kind == DestinationKind::Http
     }
 }
 

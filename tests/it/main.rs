@@ -33,3 +33,4 @@ mod shutdown;
 mod support;
 mod survival;
 mod telling;
+mod testing;

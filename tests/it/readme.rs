@@ -25,7 +25,7 @@ use crate::support::tools::{has_chromium, has_node, python, sdks};
 use crate::support::{Answer, Binary, Fake, PATIENCE};
 
 /// The blocks of README.md, each run by a test of this file.
-const README_BLOCKS: [&str; 22] = [
+const README_BLOCKS: [&str; 25] = [
     "sh start",
     "sh curl",
     "json reply",
@@ -46,6 +46,9 @@ const README_BLOCKS: [&str; 22] = [
     "toml wrong",
     "sh check",
     "text picture",
+    "toml test",
+    "sh test",
+    "text tested",
     "sh list",
     "text listed",
 ];
@@ -322,6 +325,27 @@ fn the_picture_of_the_check_is_the_one_shown() {
     let output = Binary::command().args(&words[1..]).env_remove("COLUMNS").current_dir(folder.path()).output().unwrap();
     assert_eq!(stdout(&output), readme("text picture"));
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn the_test_fails_as_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("libroseg.toml");
+    fs::write(&file, format!("{}\n{}", readme("toml destination"), readme("toml test"))).unwrap();
+    let command = readme("sh test");
+    let words: Vec<&str> = command.split_whitespace().collect();
+    assert_eq!(words[0], "libroseg");
+    let output = Binary::command().args(&words[1..]).env_clear().current_dir(folder.path()).output().unwrap();
+    assert_eq!(stdout(&output), readme("text tested"));
+}
+
+#[test]
+fn the_tests_of_the_reference_pass() {
+    let text = blocks(&page("docs/config.md")).into_iter().find(|block| block.text.contains("[[tests]]")).unwrap().text;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("libroseg.toml"), text).unwrap();
+    let output = Binary::command().arg("test").current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
 }
 
 #[test]
