@@ -18,7 +18,7 @@ use crate::event::SourceName;
 use crate::plan::case::{Answer, Case, Expectation, Fate, Script, Step, Written};
 
 /// What time it is in a test that does not say.
-const NOW: &str = "2026-01-01T00:00:00Z";
+pub(super) const NOW: &str = "2026-01-01T00:00:00Z";
 
 /// Events of one test: enough for the largest batch of the services we know, few enough to be read.
 const EVENTS_MAX: usize = 10_000;

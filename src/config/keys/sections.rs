@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::{Absent, Bounds, Key, Section, Shape, Text};
 use crate::attempt::Start;
-use crate::config::{destination, queue, request, server, units};
+use crate::config::{cases, destination, queue, request, server, units};
+use crate::plan::case::Fate;
 use crate::plan::{Compression, Encoding, Limit, QueueKind, QueueSettings, Server, Then};
 use crate::retry::RetryPolicy;
 use crate::segment::{Limits, Policy, UnknownKey};
@@ -17,6 +18,7 @@ pub(super) fn all() -> Vec<Section> {
     all.extend([queue(), dead_letters(), lets("[let]", "[let]"), lets("`let`", ""), env(), tables(), table()]);
     all.extend([destinations(), destination(), rule(), headers(), query(), body(), each_list()]);
     all.extend([batch(), auth(), auth_by_name(), retry(), limit(), sample(), response()]);
+    all.extend([test(), texts()]);
     all
 }
 
@@ -161,6 +163,7 @@ fn file() -> Section {
         key("tables", Shape::Table("[tables]"), "constants to look things up in"),
         key("defaults", Shape::Table("a destination"), "any key of a destination, for all of them; tables merge deeply, the destination's own win, `auth` is replaced as a whole"),
         key("destinations", Shape::Table("[destinations]"), "where events go, and as what"),
+        key("tests", list(Shape::Table("a test")), "what the file promises about its destinations"),
     ];
     section("the file", "", "What a file may hold.", keys)
 }
@@ -432,4 +435,33 @@ fn response() -> Section {
         key("rest", words(&Then::ALL), "the items that no part speaks of").or(word(&Then::ALL, &Then::Ok)),
     ];
     section("a response rule", "[[destinations.NAME.response]]", "What an answer means. The first that matches decides.", keys)
+}
+
+// === [[tests]] ===
+
+/// A string that holds JSON, or the same as TOML.
+fn json() -> Shape {
+    either([literal("JSON text", ""), Shape::Constant])
+}
+
+fn test() -> Section {
+    let keys = vec![
+        key("name", literal("string", ""), "what holds, as a sentence").must_be_given(),
+        key("destination", literal("name", ""), "whose test it is; one that is off is tested as if it were on").must_be_given(),
+        key("event", json(), "what an SDK sends, read as at the door"),
+        key("events", json(), "several, as in one batch. A `messageId` that is not there is `test-0`, `test-1` and so on. Without events only the meaning of an answer is tested"),
+        key("source", literal("name", ""), "who sends them").otherwise("a source that is for the destination"),
+        key("env", Shape::Table("a table of texts"), "the only variables there are"),
+        key("files", Shape::Table("a table of texts"), "the only files that `file('…')` finds, by path"),
+        key("now", either([literal("time", ""), Shape::Constant]), "what time it is at first").or(quoted(cases::NOW)),
+        key("expect", json(), "a list of the requests, in the order in which they are made, each with any of `method`, `url`, `headers`, `body`, `wire`. What is not named is not checked; `\"<absent>\"` must not be there; `1` is `1.0`").otherwise("not checked"),
+        key("exact", Shape::Boolean, "what is named of a request may hold nothing that is not named").or("false"),
+        key("respond", json(), "what the destination answers: a status, `\"timeout\"`, `\"disconnect\"`, or `{ status, headers, body }`. One answers every request, and nothing is tried again. A list answers one request after the other, while the clock moves from try to try, with the longest wait that `retry` allows").otherwise("everything is taken"),
+        key("outcome", some(words(&Fate::ALL)), "what becomes of each event: `ok`, `retry` (it waits), `split` (sent again in halves), `dead`, `drop`, `pause` (it waits, the destination rests), `filtered`").otherwise("none may be dead"),
+    ];
+    section("a test", "[[tests]]", "What the file promises about a destination. `libroseg test` holds it to it.", keys)
+}
+
+fn texts() -> Section {
+    own("a table of texts", "", "Texts by name.", literal("string", ""))
 }

@@ -167,6 +167,10 @@ fn with(what: &str, key: &Key, entry: &str) -> String {
         ("a destination", _) => format!("{HTTP}{entry}"),
         ("a rule", _) => format!("{HTTP}[[destinations.d.rules]]\n{entry}"),
         ("a response rule", _) => format!("{HTTP}[[destinations.d.response]]\nthen = 'ok'\neach = '$'\n{entry}"),
+        ("a test", _) => {
+            let test = "[[tests]]\nname = 'n'\ndestination = 'd'\nevent = '{}'\nexpect = []\n";
+            format!("{HTTP}{test}{entry}")
+        }
         _ => format!("{HTTP}[destinations.d.{}]\n{entry}", what.trim_matches('`')),
     }
 }
