@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -110,6 +111,15 @@ struct Renamed {
     stands_for: BTreeSet<String>,
 }
 
+/// Something that an expression reads, is not there, and was let pass.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Missing {
+    /// A variable, by name.
+    Variable(String),
+    /// A secret's file, by path.
+    File(String),
+}
+
 /// Whether something is switched on.
 pub(super) enum Switch {
     /// It is.
@@ -136,7 +146,28 @@ pub(super) struct Expressions<'a> {
     lets: RefCell<BTreeMap<String, Uses>>,
     is_lenient: Cell<bool>,
     /// Variables and files that are used, not there, and were let pass.
-    assumed: RefCell<BTreeSet<String>>,
+    assumed: RefCell<BTreeSet<Missing>>,
+}
+
+// === impl Missing ===
+
+impl Missing {
+    /// Its name, or path.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Variable(name) | Self::File(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::File(path) => write!(f, "file {path}"),
+        }
+    }
 }
 
 // === impl Expressions ===
@@ -282,9 +313,14 @@ impl<'a> Expressions<'a> {
         self.files.borrow().get(path).cloned()
     }
 
-    /// Variables and files that are used, not there, and were let pass, in words.
-    pub(super) fn assumed(&self) -> Vec<String> {
+    /// Variables and files that are used, not there, and were let pass, in order.
+    pub(super) fn assumed(&self) -> Vec<Missing> {
         self.assumed.borrow().iter().cloned().collect()
+    }
+
+    /// A name in place of a value that is assumed to be there: what is made with it shows where the value would be.
+    fn stand_in(&self, missing: &Missing) -> Option<String> {
+        self.assumed.borrow().contains(missing).then(|| missing.name().to_owned())
     }
 
     /// The contents of all files read, by path.
@@ -303,9 +339,11 @@ impl<'a> Expressions<'a> {
         let pick = |names: BTreeSet<String>, get: &dyn Fn(&str) -> Option<String>| -> BTreeMap<String, String> {
             names.into_iter().filter_map(|name| get(&name).map(|value| (name, value))).collect()
         };
+        let variable = |name: &str| self.variable(name).or_else(|| self.stand_in(&Missing::Variable(name.to_owned())));
+        let file = |path: &str| self.file(path).or_else(|| self.stand_in(&Missing::File(path.to_owned())));
         Names {
-            env: strings(pick(uses.env, &|name| self.variable(name))),
-            files: strings(pick(uses.files, &|path| self.file(path))),
+            env: strings(pick(uses.env, &variable)),
+            files: strings(pick(uses.files, &file)),
             tables: self.tables.borrow().clone(),
             lets,
         }
@@ -492,7 +530,7 @@ impl<'a> Expressions<'a> {
             return true;
         }
         if self.is_lenient() {
-            self.assumed.borrow_mut().insert(format!("environment variable {variable}"));
+            self.assumed.borrow_mut().insert(Missing::Variable(variable.to_owned()));
             return false;
         }
         let message = format!("environment variable {variable} is not set");
@@ -653,7 +691,7 @@ impl<'a> Expressions<'a> {
                 true
             }
             Err(_) if self.is_lenient() => {
-                self.assumed.borrow_mut().insert(format!("file {}", file.path));
+                self.assumed.borrow_mut().insert(Missing::File(file.path.clone()));
                 false
             }
             Err(error) => {

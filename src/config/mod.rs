@@ -53,6 +53,7 @@ use crate::segment::Policy;
 
 pub use codes::Code;
 pub use diagnostic::{Diagnostic, Severity, Style, Suggestion, draw, line_column};
+pub use expressions::Missing;
 pub use json::{literal, place_of, pretty};
 pub use places::{Place, Places};
 
@@ -81,7 +82,7 @@ pub enum Unset {
     /// A mistake.
     #[default]
     Mistake,
-    /// That it is set where the file is used, to something unknown here.
+    /// That it is set where the file is used, to something unknown here: its name stands in for it in what is made.
     Assumed,
 }
 
@@ -99,9 +100,8 @@ pub struct Compiled {
 pub struct Staged {
     /// It, switched on.
     pub destination: Arc<Destination>,
-    /// What it reads and the test does not have, in words: `environment variable CRM_TOKEN`. Nothing it makes without them
-    /// is what it would be.
-    pub assumed: Vec<String>,
+    /// What it reads and the test does not have. In what it makes, their names stand in for them.
+    pub assumed: Vec<Missing>,
 }
 
 /// Compiles `libroseg.toml`.

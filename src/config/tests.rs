@@ -642,3 +642,20 @@ fn what_is_assumed_to_be_set_is_no_mistake_and_nothing_is_said_of_its_value() {
 fn read_file_that_is_not_there(_: &Path) -> io::Result<String> {
     Err(io::Error::from(io::ErrorKind::NotFound))
 }
+
+#[test]
+fn a_name_stands_in_for_what_is_assumed_to_be_set() {
+    let text = "[destinations.a]\nurl = '{{ env.URL }}/x'\nheaders = { a = '{{ env.A }}', b = \"{{ env.B | default('b') }}\" }\n\
+                body = { s = \"{{ file('/run/s') }}\" }\n";
+    let environment =
+        Environment { variables: BTreeMap::new(), read_file: &read_file_that_is_not_there, unset: Unset::Assumed };
+    let compiled = compile(text, &environment).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+    let destination = &compiled.plan.destinations[0];
+    let message =
+        Message { source: SourceName::from("s"), value: std::sync::Arc::new(serde_json::json!({ "type": "track" })) };
+    let matches = destination.select(&message, Timestamp::UNIX_EPOCH).unwrap().unwrap();
+    let item = destination.render(&matches, &MessageId::from("m")).unwrap().remove(0);
+    assert_eq!(item.address.url, "URL/x");
+    assert_eq!(item.address.headers, [("a".to_owned(), "A".to_owned()), ("b".to_owned(), "b".to_owned())]);
+    assert_eq!(item.body.unwrap(), r#"{"s":"/run/s"}"#);
+}

@@ -9,7 +9,7 @@ use super::compare::{self, Mismatch, told};
 use super::shown;
 use super::{End, Performance, read, rehearse};
 use crate::attempt::{DestinationName, Outcome};
-use crate::config::{self, Code, Diagnostic, Staged, Suggestion, literal, place_of, pretty};
+use crate::config::{self, Code, Diagnostic, Missing, Staged, Suggestion, literal, place_of, pretty};
 use crate::event::SourceName;
 use crate::plan::case::{Case, Expectation, Fate, Script, Written};
 use crate::plan::{Destination, Reply};
@@ -102,7 +102,7 @@ impl Report {
     }
 
     /// Once something was rendered, it was rendered without what the test does not have.
-    fn check_nothing_is_missing(&mut self, case: &Case, assumed: &[String]) {
+    fn check_nothing_is_missing(&mut self, case: &Case, assumed: &[Missing]) {
         let is_rendered = !self.requests.is_empty() || self.ends.iter().any(|end| end.fate == Fate::Dead);
         for missing in assumed.iter().filter(|_| is_rendered && !case.events.is_empty()) {
             let missing = failure(case.span.clone(), format!("{missing} is not set in this test"));
