@@ -1,5 +1,7 @@
 //! Where requests go: methods, URLs, paths, header names. Nothing in an event can choose the host.
 
+use std::ops::Range;
+
 use url::{Host, Url};
 
 use super::codes::Code;
@@ -35,13 +37,22 @@ pub(super) fn method(findings: &Findings<'_>, field: &Field<'_>) -> Option<Strin
 
 /// Reads the name of a header, in lowercase.
 pub(super) fn header_name(findings: &Findings<'_>, field: &Field<'_>) -> Option<String> {
-    let name = field.name.to_ascii_lowercase();
+    checked_name(findings, field.name, &field.key_span())
+}
+
+/// Reads the name of a header that is the value of a key, in lowercase.
+pub(super) fn header_word(findings: &Findings<'_>, text: &Text<'_>) -> Option<String> {
+    checked_name(findings, text.value, &text.span)
+}
+
+fn checked_name(findings: &Findings<'_>, written: &str, span: &Range<usize>) -> Option<String> {
+    let name = written.to_ascii_lowercase();
     let refuse = |message: String| {
-        findings.add(Diagnostic::error(Code::BadHeader, field.key_span(), message));
+        findings.add(Diagnostic::error(Code::BadHeader, span.clone(), message));
         None
     };
     if !is_token(&name) {
-        return refuse(format!("{:?} cannot be the name of a header", field.name));
+        return refuse(format!("{written:?} cannot be the name of a header"));
     }
     if CLIENTS_OWN.contains(&name.as_str()) {
         return refuse(format!("the header `{name}` is set by the HTTP client"));

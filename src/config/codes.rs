@@ -80,6 +80,7 @@ codes! {
         BadPath "bad-path": "A path of a URL, a file, a folder or a socket cannot be used", "Write it as the message says";
         BadUrl "bad-url": "The value is not a URL with scheme and host", "Write `https://`, a host, and what follows";
         BadHeader "bad-header": "A header's name or value cannot be sent, or is set twice", "Rename it, or leave it to the HTTP client or to `auth`";
+        BadKey "bad-key": "A key or a service account cannot be used to sign", "Look at how it is encoded, and whether it is all there; what it says is never shown";
         PathAfterQuery "path-after-query": "`path` would be appended behind the `?` of `url`", "Put the parameters into `query`";
         HostFromEvent "host-from-event": "An event could choose where it is sent", "Write scheme and host as constants; events may shape what follows the host's `/`";
         BadJson "bad-json": "A string that holds JSON cannot be read as JSON", "Correct it where the caret points";
@@ -107,6 +108,7 @@ codes! {
         Unreachable "unreachable": "A rule or a response can never be asked: one before it takes everything", "Move it up, or narrow the one before it";
         OrderOfAll "order-of-all": "`order_by` is the same for every event: each waits for the one before it", "Order by something of the event, such as `{{ userId or anonymousId }}`";
         PastedSecret "pasted-secret": "A secret is written into the file", "Write `{{ env.NAME }}` or `{{ file('…') }}` instead";
+        SignsNothing "signs-nothing": "What is signed is the same for every request", "Sign the body: `{{ body }}`, or leave `message` out";
         NoTls "no-tls": "Events and secrets travel unencrypted to a public host", "Write `https://`";
         ExpectsNothing "expects-nothing": "A test has neither `expect` nor `outcome`", "Say what is expected, or have `libroseg test --update` write it down";
         SameName "same-name": "Two tests of one destination are called the same", "Say in each what it alone holds";

@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::auth;
 use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::expressions::{Expressions, Sees, Switch, Uses};
@@ -23,8 +24,8 @@ use crate::attempt::{DestinationName, Start};
 use crate::event::SourceName;
 use crate::expr::template::Template;
 use crate::plan::{
-    BatchSettings, Compression, Destination, DestinationKind, Disabled, Encoding, FileSettings, Limit, RequestTemplate,
-    Rule,
+    Auth, BatchSettings, Compression, Destination, DestinationKind, Disabled, Encoding, FileSettings, Limit,
+    RequestTemplate, Rule,
 };
 use crate::retry::RetryPolicy;
 
@@ -227,7 +228,9 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
     let when = rule::when(expressions, table, Sees::Event);
     let responses = (written_as == Some(Type::Http)).then(|| table.get("response")).flatten();
     let responses = responses.map(|field| response::read(expressions, &field)).unwrap_or_default();
+    let auth = if written_as == Some(Type::Http) { auth::read(expressions, table) } else { Auth::None };
     let rules = written_as.and_then(|written_as| rules(expressions, table, written_as));
+    auth::check_headers(expressions, table, &auth, rules.as_deref().unwrap_or_default());
     table.finish();
     Some(Destination {
         name: DestinationName::from(field.name),
@@ -242,6 +245,7 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
         },
         when,
         rules: rules?,
+        auth,
         names: Arc::new(expressions.names(templates)),
         responses,
         retry,

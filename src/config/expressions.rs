@@ -52,6 +52,7 @@ const EVENT_FIELDS: [&str; 19] = [
 const EVENT_NAMES: [&str; 2] = ["message", "source"];
 const ITEM_NAMES: [&str; 2] = ["item", "index"];
 const REPLY_NAMES: [&str; 3] = ["status", "headers", "body"];
+const REQUEST_NAMES: [&str; 7] = ["body", "method", "url", "path", "query", "timestamp", "id"];
 
 /// How deep `let`s may build on one another; the evaluator stops there.
 const LET_DEPTH_MAX: usize = 32;
@@ -71,6 +72,8 @@ pub(super) enum Sees {
     Reply,
     /// A reply and one element of an `each`.
     ReplyItem,
+    /// A request that is about to be signed.
+    Request,
 }
 
 /// A string compiled, and what is known of it.
@@ -821,7 +824,8 @@ fn value_of_table(table: &DeTable<'_>) -> Value {
 // === impl Sees ===
 
 impl Sees {
-    const ALL: [Self; 6] = [Self::File, Self::Event, Self::Item, Self::Batch, Self::Reply, Self::ReplyItem];
+    const ALL: [Self; 7] =
+        [Self::File, Self::Event, Self::Item, Self::Batch, Self::Reply, Self::ReplyItem, Self::Request];
 
     /// Whether an event has a field that is a name of its own.
     pub(super) fn is_event_field(name: &str) -> bool {
@@ -835,7 +839,7 @@ impl Sees {
     fn has_lets(self) -> bool {
         match self {
             Self::Event | Self::Item | Self::Batch => true,
-            Self::File | Self::Reply | Self::ReplyItem => false,
+            Self::File | Self::Reply | Self::ReplyItem | Self::Request => false,
         }
     }
 
@@ -848,6 +852,7 @@ impl Sees {
             Self::Batch => &[&["now", "items"]],
             Self::Reply => &[&REPLY_NAMES],
             Self::ReplyItem => &[&REPLY_NAMES, &ITEM_NAMES],
+            Self::Request => &[&["now"], &REQUEST_NAMES],
         };
         lists.iter().flat_map(|list| list.iter().copied()).chain(["env", "tables"]).collect()
     }
@@ -859,10 +864,16 @@ impl Sees {
                 "this is settled when the file is read: only `env.NAME`, `file('…')` and `tables` can be used"
             }
             Self::Batch => "a batch is of many events: only `items`, `env`, `tables` and `now` can be used",
+            Self::Request => {
+                "a request that is signed has `body`, `method`, `url`, `path`, `query`, `timestamp`, `id` and `now`"
+            }
             Self::Event | Self::Item | Self::Reply | Self::ReplyItem if ITEM_NAMES.contains(&root) => {
                 "`item` and `index` exist where `each` is"
             }
             Self::Event | Self::Item if root == "items" => "`items` exists in `batch.body`",
+            Self::Event | Self::Item if matches!(root, "method" | "url" | "path" | "query" | "id") => {
+                "this is known of a request that is signed, in `auth.hmac`"
+            }
             Self::Event | Self::Item => "the reply is known in `[[response]]` only",
             Self::Reply | Self::ReplyItem => "a reply has `status`, `headers` and `body`; the event is not known here",
         }

@@ -9,6 +9,7 @@
 //! exist where.
 
 mod address;
+mod auth;
 mod cases;
 mod codes;
 mod destination;

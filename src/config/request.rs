@@ -14,7 +14,7 @@ use super::mapping::mapping;
 use super::table::{Field, Table};
 use crate::expr::Omit;
 use crate::expr::template::Template;
-use crate::plan::{Auth, BatchSettings, Encoding, Mapping, RequestTemplate};
+use crate::plan::{BatchSettings, Encoding, Mapping, RequestTemplate};
 
 /// The keys that shape a request and may stand in a destination and in its rules. `auth` proves who we are and does
 /// not count: a new key is no reason to send again what was sent.
@@ -27,9 +27,6 @@ pub(super) const ENCODINGS: [(&str, Encoding); 4] =
     [("json", Encoding::Json), ("ndjson", Encoding::Ndjson), ("form", Encoding::Form), ("text", Encoding::Text)];
 
 pub(super) const OMITS: [(&str, Omit); 2] = [("null", Omit::Null), ("empty", Omit::Empty)];
-
-/// Ways to prove who we are that a later version has.
-const AUTH_LATER: [&str; 4] = ["hmac", "oauth2", "google", "aws"];
 
 /// A destination and one of its rules; without rules, the destination alone.
 pub(super) struct Layers<'t, 'a> {
@@ -85,7 +82,6 @@ pub(super) fn http(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees:
     let path = layers.get("path").map(|field| path(expressions, &field, sees));
     let headers = headers(expressions, layers, sees);
     let query = query(expressions, layers, sees);
-    let auth = auth(expressions, layers, &headers);
     let encoding = layers.get("encoding").map(|field| field.word_or_later(&ENCODINGS, &["multipart"]));
     let encoding = encoding.unwrap_or(Some(Encoding::default()));
     let omit = omit(layers);
@@ -109,7 +105,6 @@ pub(super) fn http(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees:
         },
         headers,
         query,
-        auth: auth?,
         body,
         encoding: encoding?,
         omit,
@@ -126,7 +121,6 @@ pub(super) fn lines(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees
         path: None,
         headers: Vec::new(),
         query: Vec::new(),
-        auth: Auth::None,
         body: Some(match body {
             Some(body) => body?,
             None => whole_event(),
@@ -228,97 +222,6 @@ fn body(expressions: &Expressions<'_>, field: &Field<'_>, sees: Sees, encoding: 
         (_, compiled, _) => Some(compiled),
     }
     .filter(|_| !is_list || encoding != Some(Encoding::Form))
-}
-
-// --- who we are
-
-fn auth(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, headers: &[(String, Template)]) -> Option<Auth> {
-    let Some(field) = layers.destination.get("auth") else { return Some(Auth::None) };
-    let table = field.table("`auth`")?;
-    table.not_yet(&AUTH_LATER);
-    let (basic, bearer, header, query) =
-        (table.get("basic"), table.get("bearer"), table.get("header"), table.get("query"));
-    let given: Vec<_> = [&basic, &bearer, &header, &query].into_iter().flatten().collect();
-    if let [first, second, ..] = given.as_slice() {
-        let message = format!(
-            "`auth` is one of `basic`, `bearer`, `header`, `query`; here are `{}` and `{}`",
-            first.name, second.name
-        );
-        expressions.findings.add(Diagnostic::error(Code::BadValue, second.key_span(), message));
-    }
-    let is_later = AUTH_LATER.iter().any(|later| table.entries().contains_key(*later));
-    if given.is_empty() && !is_later && table.entries().is_empty() {
-        let help = "write `basic = [user, password]`, `bearer = …`, `header = { name = … }` or `query = { name = … }`";
-        expressions.findings.add(field.error(Code::MissingKey, "`auth` is empty").help(help));
-    }
-    let sets_header =
-        basic.as_ref().or(bearer.as_ref()).filter(|_| headers.iter().any(|(name, _)| name == "authorization"));
-    if let Some(field) = sets_header {
-        let message = "`auth` sets the header `authorization`, which `headers` sets as well";
-        expressions.findings.add(Diagnostic::error(Code::BadHeader, field.key_span(), message));
-    }
-    table.finish();
-    if let Some(field) = basic {
-        return basic_auth(expressions, &field);
-    }
-    if let Some(field) = bearer {
-        return Some(Auth::Bearer(secret(expressions, &field)?));
-    }
-    if let Some(field) = header {
-        let pair = |field: &Field<'_>| {
-            let name = address::header_name(expressions.findings, field);
-            let value = secret(expressions, field)?;
-            if let Some(value) = value.as_constant().and_then(|value| value.as_str()) {
-                address::header_value(expressions.findings, field, value);
-            }
-            Some((name?, value))
-        };
-        return secrets(&field, pair).map(Auth::Header);
-    }
-    let pair = |field: &Field<'_>| Some((field.name.to_owned(), secret(expressions, field)?));
-    secrets(&query?, pair).map(Auth::Query)
-}
-
-fn secrets(
-    field: &Field<'_>,
-    pair: impl Fn(&Field<'_>) -> Option<(String, Template)>,
-) -> Option<Vec<(String, Template)>> {
-    let table = field.table("`auth` by name")?;
-    let pairs: Vec<_> = table.fields().map(|field| pair(&field)).collect();
-    pairs.into_iter().collect()
-}
-
-fn basic_auth(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Auth> {
-    let list = field.list()?;
-    let [user, password] = list.as_slice() else {
-        let message = format!("`basic` must be [user, password], not a list of {}", list.len());
-        expressions.findings.add(field.error(Code::WrongType, message));
-        return None;
-    };
-    let user = constant(expressions, user);
-    let password = secret(expressions, password);
-    Some(Auth::Basic(user?, password?))
-}
-
-/// A string that is known when the file is read and has no business in the file itself.
-fn secret(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Template> {
-    let is_pasted = field.raw().as_str().is_some_and(|text| !text.is_empty() && !has_braces(text));
-    if is_pasted {
-        let warning = Diagnostic::warning(Code::PastedSecret, field.span(), "a secret is pasted into the file");
-        expressions.findings.add(warning.help("write \"{{ env.NAME }}\" or \"{{ file('/run/secrets/name') }}\""));
-    }
-    constant(expressions, field)
-}
-
-fn constant(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Template> {
-    let text = field.text()?;
-    let compiled = expressions.compile(&text, Sees::File)?;
-    let is_missing = compiled.template.as_constant().is_none_or(|value| value.is_undefined() || value.is_none());
-    if compiled.is_settled && is_missing {
-        expressions.findings.add(text.error(Code::MissingValue, format!("`{}` has no value", field.name)));
-        return None;
-    }
-    Some(compiled.template)
 }
 
 // --- batches

@@ -127,6 +127,12 @@ impl Scope {
         Self::new(Base::new(names, reply))
     }
 
+    /// A request before it is signed: the fields of `request`, `now`, `env`, `tables`.
+    #[must_use]
+    pub fn request(names: &Arc<Names>, request: Arc<Json>, now: Timestamp) -> Self {
+        Self::new(Base { now: Some(now), ..Base::new(names, request) })
+    }
+
     /// Only `env` and `tables`: for what is settled when the file is compiled.
     #[must_use]
     pub fn file(names: &Arc<Names>) -> Self {

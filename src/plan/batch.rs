@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value as Json;
+use sha2::{Digest as _, Sha256};
 
+use super::auth::hex;
 use super::error::RuleError;
 use super::{BatchSettings, Destination, DestinationKind, Encoding, Rule};
 use crate::attempt::ItemKey;
@@ -79,6 +81,18 @@ impl<T> Batch<T> {
         let second = Self { items, opened_at: self.opened_at };
         (self, second)
     }
+
+    /// Its request's name: the same for every try, another for any other request.
+    fn id(&self) -> String {
+        let mut hash = Sha256::new();
+        for (item, _) in &self.items {
+            hash.update(item.key.rule.to_be_bytes());
+            hash.update(item.key.index.to_be_bytes());
+            hash.update(item.message_id.as_str());
+            hash.update([0]);
+        }
+        format!("msg_{}", hex(&hash.finalize()[..16]))
+    }
 }
 
 // === impl Item ===
@@ -117,7 +131,11 @@ impl Destination {
         let body = self.body(rule, items, now).map_err(|error| self.error(Some(rule), error))?;
         let address = &first.address;
         let headers = self.request_headers(rule, address, body.is_some());
-        Ok(Request { method: address.method.clone(), url: address.url.clone(), headers, body, timeout: self.timeout })
+        let (method, url) = (address.method.clone(), address.url.clone());
+        let mut request = Request { method, url, headers, body, timeout: self.timeout };
+        let signed = self.auth.apply(&mut request, || batch.id(), now);
+        signed.map_err(|error| self.error(None, error).within("auth"))?;
+        Ok(request)
     }
 
     pub(super) fn request_headers(&self, rule: &Rule, address: &Address, has_body: bool) -> Vec<(String, String)> {

@@ -5,6 +5,7 @@
 //! limits, [`Destination::judge`] turns a reply into outcomes. [`trace`] says what may be told of it all. Nothing here
 //! sends, sleeps or remembers.
 
+pub mod auth;
 pub mod batch;
 pub mod case;
 pub mod error;
@@ -29,6 +30,7 @@ use crate::expr::{Names, Omit};
 use crate::retry::RetryPolicy;
 use crate::segment::Policy;
 
+pub use auth::Auth;
 pub use batch::{Address, Batch, Item, Request};
 pub use error::RuleError;
 pub use judge::Reply;
@@ -170,6 +172,8 @@ pub struct Destination {
     pub when: Vec<Condition>,
     /// In file order; never empty.
     pub rules: Vec<Rule>,
+    /// What proves who we are.
+    pub auth: Auth,
     /// What its expressions see besides the event.
     pub names: Arc<Names>,
     /// What its replies mean, before the general table.
@@ -304,8 +308,6 @@ pub struct RequestTemplate {
     pub headers: Vec<(String, Template)>,
     /// A missing value leaves the parameter out.
     pub query: Vec<(String, Template)>,
-    /// What proves who we are.
-    pub auth: Auth,
     /// The item; `None`: no body at all.
     pub body: Option<Mapping>,
     /// How a body becomes bytes.
@@ -314,23 +316,6 @@ pub struct RequestTemplate {
     pub omit: Omit,
     /// The address, once it is known to be the same for every event. Begins empty.
     pub address: OnceLock<Arc<Address>>,
-}
-
-/// What proves who we are. The templates are constant: they read nothing of an event.
-#[derive(Default)]
-#[allow(clippy::large_enum_variant, reason = "made once a file: a box would be one more step for every event")]
-pub enum Auth {
-    /// Nothing.
-    #[default]
-    None,
-    /// `Authorization: Basic`.
-    Basic(Template, Template),
-    /// `Authorization: Bearer`.
-    Bearer(Template),
-    /// Headers of these names (lowercase).
-    Header(Vec<(String, Template)>),
-    /// Query parameters of these names.
-    Query(Vec<(String, Template)>),
 }
 
 /// How a body becomes bytes.

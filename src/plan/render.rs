@@ -4,18 +4,17 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
+use super::auth::push_query;
 use super::batch::{Address, Item, UNBATCHED};
 use super::error::{PlacedError, RuleError};
 use super::select::Matches;
-use super::{Auth, BatchSettings, Destination, Each, Encoding, Mapping, RequestTemplate, Rule};
+use super::{BatchSettings, Destination, Each, Encoding, Mapping, RequestTemplate, Rule};
 use crate::attempt::ItemKey;
 use crate::event::MessageId;
 use crate::expr::template::Template;
-use crate::expr::{Escape, EvalError, Scope, Value, percent_encode};
+use crate::expr::{Escape, EvalError, Scope, Value};
 
 /// Elements of one `each`: a bound on what one event can make us send.
 const EACH_MAX: usize = 10_000;
@@ -132,39 +131,12 @@ impl RequestTemplate {
             }
         }
         check_segments(&url).map_err(|error| PlacedError::at("path", error))?;
-        let mut separator = if url.contains('?') { '&' } else { '?' };
-        for (name, value) in self.query_pairs(scope)? {
-            url.push(separator);
-            percent_encode(&mut url, &name);
-            url.push('=');
-            percent_encode(&mut url, &value);
-            separator = '&';
-        }
+        push_query(&mut url, &pairs(&self.query, scope, "query")?);
         Ok(url)
     }
 
-    fn query_pairs(&self, scope: &Scope) -> Result<Vec<(String, String)>, PlacedError> {
-        let mut pairs = pairs(&self.query, scope, "query")?;
-        if let Auth::Query(secrets) = &self.auth {
-            pairs.extend(self::pairs(secrets, scope, "auth.query")?);
-        }
-        Ok(pairs)
-    }
-
     fn headers(&self, scope: &Scope) -> Result<Vec<(String, String)>, PlacedError> {
-        let mut headers = pairs(&self.headers, scope, "headers")?;
-        let auth = |error| PlacedError::at("auth", error);
-        match &self.auth {
-            Auth::None | Auth::Query(_) => {}
-            Auth::Basic(user, password) => {
-                let pair = format!("{}:{}", text(user, scope).map_err(auth)?, text(password, scope).map_err(auth)?);
-                headers.push(("authorization".to_owned(), format!("Basic {}", BASE64.encode(pair))));
-            }
-            Auth::Bearer(token) => {
-                headers.push(("authorization".to_owned(), format!("Bearer {}", text(token, scope).map_err(auth)?)));
-            }
-            Auth::Header(secrets) => headers.extend(pairs(secrets, scope, "auth.header")?),
-        }
+        let headers = pairs(&self.headers, scope, "headers")?;
         match headers.iter().find(|(_, value)| value.contains(['\r', '\n', '\0'])) {
             Some((name, _)) => Err(PlacedError::at(format!("headers.{name}"), line_break())),
             None => Ok(headers),
@@ -217,7 +189,7 @@ fn write_plain(mapping: &Mapping, scope: &Scope, out: &mut Vec<u8>) -> Result<bo
 }
 
 fn pairs(templates: &[(String, Template)], scope: &Scope, key: &str) -> Result<Vec<(String, String)>, PlacedError> {
-    let mut pairs = Vec::with_capacity(templates.len() + 2);
+    let mut pairs = Vec::with_capacity(templates.len());
     for (name, template) in templates {
         let mut value = String::new();
         let is_written = template

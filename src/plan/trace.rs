@@ -5,14 +5,11 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-
+use super::auth::MASK;
 use super::batch::Item;
-use super::{Auth, Destination, Rule};
+use super::{Destination, Rule};
 use crate::attempt::{SentRequest, Trace};
 use crate::expr::percent_encode;
-use crate::expr::template::Template;
 
 /// The secrets of a destination in every form in which we write them, the longest first: one may be the beginning of
 /// another.
@@ -29,9 +26,6 @@ const SEARCHED_BYTES_MAX: usize = 64 << 10;
 
 /// A credential shorter than this is masked where it belongs, and not looked for elsewhere: it might be any word.
 const SECRET_CHARS_MIN: usize = 8;
-
-/// What stands for a credential.
-const MASK: &str = "***";
 
 /// What stands for a secret inside text.
 const REDACTED: &str = "[secret]";
@@ -56,15 +50,19 @@ impl Destination {
     }
 
     fn sent(&self, rule: &Rule, item: &Item, items: usize) -> SentRequest {
-        let (auth, secrets) = (&rule.request.auth, self.secrets());
-        let header = |(name, value): &(String, String)| {
-            let is_masked = CREDENTIAL_HEADERS.contains(&name.as_str()) || auth.sets_header(name);
-            (name.clone(), if is_masked { MASK.to_owned() } else { secrets.redact(value) })
+        let secrets = self.secrets();
+        let header = |(name, value): (String, String)| {
+            let is_masked = CREDENTIAL_HEADERS.contains(&name.as_str());
+            (name, if is_masked { MASK.to_owned() } else { secrets.redact(&value) })
         };
+        let headers = self.request_headers(rule, &item.address, item.body.is_some());
+        let mut headers: Vec<_> = headers.into_iter().map(header).collect();
+        let mut url = secrets.redact(&without_user(&item.address.url));
+        self.auth.apply_masked(&mut url, &mut headers);
         SentRequest {
             method: item.address.method.clone(),
-            url: secrets.redact(&auth.masked(&item.address.url)),
-            headers: self.request_headers(rule, &item.address, item.body.is_some()).iter().map(header).collect(),
+            url,
+            headers,
             body: item.body.as_ref().map(|body| secrets.excerpt(&searched(body))),
             items,
         }
@@ -72,8 +70,7 @@ impl Destination {
 
     /// What must not be told: variables, secrets' files, credentials.
     pub(super) fn secrets(&self) -> Secrets {
-        let credentials = self.rules.first().map(|rule| rule.request.auth.secrets()).unwrap_or_default();
-        let all = self.names.secrets().chain(credentials).filter(|secret| secret.len() >= SECRET_CHARS_MIN);
+        let all = self.names.secrets().chain(self.auth.secrets()).filter(|secret| secret.len() >= SECRET_CHARS_MIN);
         let mut forms: Vec<String> = all.flat_map(|secret| forms_of(&secret)).collect();
         forms.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
         forms.dedup();
@@ -109,59 +106,6 @@ fn forms_of(secret: &str) -> [String; 3] {
     percent_encode(&mut encoded, secret);
     let quoted = serde_json::Value::from(secret).to_string();
     [secret.to_owned(), encoded, quoted[1..quoted.len() - 1].to_owned()]
-}
-
-// === impl Auth ===
-
-impl Auth {
-    fn sets_header(&self, name: &str) -> bool {
-        match self {
-            Self::None | Self::Query(_) => false,
-            Self::Basic(..) | Self::Bearer(_) => name == "authorization",
-            Self::Header(secrets) => secrets.iter().any(|(own, _)| own == name),
-        }
-    }
-
-    /// A URL without what `auth.query` put into it, and without a user and password before its host.
-    fn masked(&self, url: &str) -> String {
-        let (before, query) = url.split_once('?').map_or((url, None), |(before, query)| (before, Some(query)));
-        let before = without_user(before);
-        let Some(query) = query else { return before };
-        let names = self.query_names();
-        let pair = |pair: &str| match pair.split_once('=') {
-            Some((name, _)) if names.iter().any(|own| own == name) => format!("{name}={MASK}"),
-            Some(_) | None => pair.to_owned(),
-        };
-        let pairs: Vec<String> = query.split('&').map(pair).collect();
-        format!("{before}?{}", pairs.join("&"))
-    }
-
-    /// The names of `auth.query` as they are and as they stand in a URL.
-    fn query_names(&self) -> Vec<String> {
-        let Self::Query(secrets) = self else { return Vec::new() };
-        let encoded = |name: &String| {
-            let mut encoded = String::new();
-            percent_encode(&mut encoded, name);
-            [name.clone(), encoded]
-        };
-        secrets.iter().flat_map(|(name, _)| encoded(name)).collect()
-    }
-
-    /// The texts that prove who we are.
-    fn secrets(&self) -> Vec<String> {
-        let text = |template: &Template| template.as_constant().and_then(|value| value.as_str()).map(str::to_owned);
-        match self {
-            Self::None => Vec::new(),
-            Self::Basic(user, password) => {
-                let (user, password) = (text(user).unwrap_or_default(), text(password).unwrap_or_default());
-                vec![BASE64.encode(format!("{user}:{password}")), user, password]
-            }
-            Self::Bearer(token) => text(token).into_iter().collect(),
-            Self::Header(secrets) | Self::Query(secrets) => {
-                secrets.iter().filter_map(|(_, value)| text(value)).collect()
-            }
-        }
-    }
 }
 
 fn without_user(url: &str) -> String {

@@ -11,7 +11,7 @@ use std::{env, fs, io};
 
 use libroseg::config::{self, Diagnostic, Environment, Style, Unset};
 
-const VARIABLES: [(&str, &str); 8] = [
+const VARIABLES: [(&str, &str); 10] = [
     ("WRITE_KEY", "the-write-key"),
     ("WRITE_KEY_COPY", "the-write-key"),
     ("CRM_URL", "https://crm.example.com/api"),
@@ -19,6 +19,8 @@ const VARIABLES: [(&str, &str); 8] = [
     ("CRM_USER", "the-crm-user"),
     ("INSECURE_URL", "http://crm.example.com"),
     ("LINES", "the-first-line\nthe-second-line"),
+    ("BASE64", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    ("HEX", "00112233445566778899AABBccddeeff"),
     ("EMPTY", ""),
 ];
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod accepting;
+mod auth;
 mod backlog;
 mod batching;
 mod check;

@@ -1,0 +1,128 @@
+//! Who we are: what makes a request ours.
+//!
+//! Credentials are the destination's, are constant, and are put on a request last, when all its bytes are known. Those
+//! that sign do so afresh for every try, with the time they are given.
+
+pub mod hmac;
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use jiff::Timestamp;
+
+use super::Request;
+use crate::expr::{EvalError, percent_encode};
+
+pub use hmac::Hmac;
+
+/// What proves who we are.
+#[derive(Default)]
+pub enum Auth {
+    /// Nothing.
+    #[default]
+    None,
+    /// `Authorization: Basic`.
+    Basic {
+        /// The user; no colon.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// `Authorization: Bearer`.
+    Bearer(String),
+    /// Headers of these names (lowercase).
+    Header(Vec<(String, String)>),
+    /// Query parameters of these names.
+    Query(Vec<(String, String)>),
+    /// A signature over the body, and more.
+    Hmac(Box<Hmac>),
+}
+
+/// What stands for a credential.
+pub(super) const MASK: &str = "***";
+
+// === impl Auth ===
+
+impl Auth {
+    /// Puts on a request what proves who we are. `id` names the request: the same for every try.
+    pub(super) fn apply(
+        &self,
+        request: &mut Request,
+        id: impl FnOnce() -> String,
+        now: Timestamp,
+    ) -> Result<(), EvalError> {
+        match self {
+            Self::None => {}
+            Self::Basic { user, password } => {
+                let pair = BASE64.encode(format!("{user}:{password}"));
+                request.headers.push((AUTHORIZATION.to_owned(), format!("Basic {pair}")));
+            }
+            Self::Bearer(token) => request.headers.push((AUTHORIZATION.to_owned(), format!("Bearer {token}"))),
+            Self::Header(secrets) => request.headers.extend(secrets.iter().cloned()),
+            Self::Query(secrets) => push_query(&mut request.url, secrets),
+            Self::Hmac(hmac) => hmac.sign(request, &id(), now)?,
+        }
+        Ok(())
+    }
+
+    /// The same for somebody to look at: masks instead of credentials and signatures.
+    pub(super) fn apply_masked(&self, url: &mut String, headers: &mut Vec<(String, String)>) {
+        headers.extend(self.header_names().into_iter().map(|name| (name.to_owned(), MASK.to_owned())));
+        if let Self::Query(secrets) = self {
+            for (name, _) in secrets {
+                push_parameter(url, name, MASK);
+            }
+        }
+    }
+
+    /// The names of the headers it sets, in lowercase.
+    #[must_use]
+    pub fn header_names(&self) -> Vec<&str> {
+        match self {
+            Self::None | Self::Query(_) => Vec::new(),
+            Self::Basic { .. } | Self::Bearer(_) => vec![AUTHORIZATION],
+            Self::Header(secrets) => secrets.iter().map(|(name, _)| name.as_str()).collect(),
+            Self::Hmac(hmac) => hmac.header_names(),
+        }
+    }
+
+    /// The texts that prove who we are, in the forms in which we send them.
+    pub(super) fn secrets(&self) -> Vec<String> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Basic { user, password } => {
+                vec![BASE64.encode(format!("{user}:{password}")), user.clone(), password.clone()]
+            }
+            Self::Bearer(token) => vec![token.clone()],
+            Self::Header(secrets) | Self::Query(secrets) => secrets.iter().map(|(_, value)| value.clone()).collect(),
+            Self::Hmac(hmac) => hmac.secrets(),
+        }
+    }
+}
+
+const AUTHORIZATION: &str = "authorization";
+
+/// Appends parameters to a URL.
+pub(super) fn push_query(url: &mut String, pairs: &[(String, String)]) {
+    for (name, value) in pairs {
+        push_parameter(url, name, "");
+        percent_encode(url, value);
+    }
+}
+
+/// Appends a parameter whose value stays as it is.
+fn push_parameter(url: &mut String, name: &str, value: &str) {
+    url.push(if url.contains('?') { '&' } else { '?' });
+    percent_encode(url, name);
+    url.push('=');
+    url.push_str(value);
+}
+
+/// Bytes as lower-case hex digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
