@@ -69,8 +69,8 @@ pub(super) fn header_value(findings: &Findings<'_>, field: &Field<'_>, value: &s
     }
 }
 
-/// Checks a `url`: its scheme and host are constant, and what is known of it is a URL.
-pub(super) fn url(findings: &Findings<'_>, text: &Text<'_>, url: &Compiled) {
+/// Checks the `url` of this key: its scheme and host are constant, and what is known of it is a URL.
+pub(super) fn url(findings: &Findings<'_>, text: &Text<'_>, key: &str, url: &Compiled) {
     if !url.is_settled {
         return;
     }
@@ -81,7 +81,7 @@ pub(super) fn url(findings: &Findings<'_>, text: &Text<'_>, url: &Compiled) {
     };
     let rest = ["https://", "http://"].iter().find_map(|scheme| strip_prefix_ignoring_case(known, scheme));
     let Some(rest) = rest else {
-        let mut error = text.error(Code::BadUrl, "`url` must begin with `https://` or `http://`");
+        let mut error = text.error(Code::BadUrl, format!("`{key}` must begin with `https://` or `http://`"));
         if has_braces(text.value) {
             error = error.help("this is about the value with its variables filled in, which is not shown");
         }
@@ -98,7 +98,7 @@ pub(super) fn url(findings: &Findings<'_>, text: &Text<'_>, url: &Compiled) {
         return;
     }
     if host_end == Some(0) {
-        findings.add(text.error(Code::BadUrl, "`url` has no host"));
+        findings.add(text.error(Code::BadUrl, format!("`{key}` has no host")));
         return;
     }
     let checked = match (constant, host_end) {
@@ -107,7 +107,7 @@ pub(super) fn url(findings: &Findings<'_>, text: &Text<'_>, url: &Compiled) {
     };
     match Url::parse(checked) {
         // The URL may hold a secret: only the reason is told.
-        Err(error) => findings.add(text.error(Code::BadUrl, format!("`url` is not a URL: {error}"))),
+        Err(error) => findings.add(text.error(Code::BadUrl, format!("`{key}` is not a URL: {error}"))),
         Ok(url) => warn_of_plain_http(findings, text, &url),
     }
 }

@@ -1,27 +1,22 @@
 //! `auth`: exactly one way to prove who we are, settled when the file is read.
 
-use std::sync::Arc;
+mod aws;
+mod google;
+pub(super) mod hmac;
+pub(super) mod oauth2;
 
-use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use ring::hmac::{self, Key};
+use std::sync::Arc;
 
 use super::address;
 use super::codes::Code;
 use super::diagnostic::Diagnostic;
-use super::expressions::{Expressions, Sees, has_braces};
+use super::expressions::{Expressions, has_braces};
 use super::spelling::alternatives;
 use super::table::{Field, Table};
-use crate::expr::template::Template;
-use crate::plan::auth::hmac::{Piece, SECRET_PREFIX, SignatureEncoding};
 use crate::plan::{Auth, Rule};
 
 /// The ways there are.
-const KINDS: [&str; 5] = ["basic", "bearer", "header", "query", "hmac"];
-
-/// Ways that a later version has.
-const LATER: [&str; 3] = ["oauth2", "google", "aws"];
+const KINDS: [&str; 8] = ["basic", "bearer", "header", "query", "hmac", "oauth2", "google", "aws"];
 
 /// Reads `auth` of a destination. What is wrong with it is reported, and the answer is then of no use.
 pub(super) fn read(expressions: &Expressions<'_>, destination: &Table<'_>) -> Auth {
@@ -44,7 +39,6 @@ pub(super) fn check_headers(expressions: &Expressions<'_>, destination: &Table<'
 
 fn read_kind(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Auth> {
     let table = field.table("`auth`")?;
-    table.not_yet(&LATER);
     let given = kinds(&table);
     if let [first, second, ..] = given.as_slice() {
         let message = format!(
@@ -66,7 +60,14 @@ fn read_kind(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Auth> {
         "bearer" => bearer(expressions, kind),
         "header" => secrets(kind, |field| header(expressions, field)).map(Auth::Header),
         "query" => secrets(kind, |field| Some((field.name.to_owned(), secret(expressions, field)?))).map(Auth::Query),
-        _ => hmac(expressions, kind).map(|hmac| Auth::Hmac(Box::new(hmac))),
+        "hmac" => hmac::read(expressions, kind).map(|hmac| Auth::Hmac(Box::new(hmac))),
+        "aws" => aws::read(expressions, kind).map(|aws| Auth::Aws(Box::new(aws))),
+        "oauth2" => oauth2::read(expressions, kind).map(|source| Auth::Token(Arc::new(source))),
+        // Where the credentials are not known there is no key to sign with, and nobody to ask.
+        _ => Some(match google::read(expressions, kind) {
+            Some(source) => Auth::Token(Arc::new(source)),
+            None => Auth::Bearer(UNKNOWN.to_owned()),
+        }),
     }
 }
 
@@ -84,7 +85,11 @@ fn basic(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Auth> {
         expressions.findings.add(field.error(Code::WrongType, message));
         return None;
     };
-    let (user, password) = (constant(expressions, user), secret(expressions, password));
+    let (written, user, password) = (user, constant(expressions, user), secret(expressions, password));
+    if user.as_ref().is_some_and(|user| user.contains(':')) {
+        let message = "the user of `basic` holds a `:`, after which the password begins";
+        expressions.findings.add(written.error(Code::BadValue, message));
+    }
     Some(Auth::Basic { user: user?, password: password? })
 }
 
@@ -102,7 +107,7 @@ fn header(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<(String, S
 }
 
 fn secrets(field: &Field<'_>, pair: impl Fn(&Field<'_>) -> Option<(String, String)>) -> Option<Vec<(String, String)>> {
-    let table = field.table("`auth`")?;
+    let table = field.table("`auth` by name")?;
     let pairs: Vec<_> = table.fields().map(|field| pair(&field)).collect();
     pairs.into_iter().collect()
 }
@@ -125,128 +130,13 @@ fn constant(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<String> 
 /// What stands for a credential that is not known here.
 const UNKNOWN: &str = "***";
 
-// --- signatures
-
-/// How the text of a key becomes bytes.
-#[derive(Clone, Copy)]
-enum KeyEncoding {
-    Text,
-    Base64,
-    Hex,
-}
-
-const KEY_ENCODINGS: [(&str, KeyEncoding); 3] =
-    [("text", KeyEncoding::Text), ("base64", KeyEncoding::Base64), ("hex", KeyEncoding::Hex)];
-
-const ALGORITHMS: [(&str, hmac::Algorithm); 3] =
-    [("sha256", hmac::HMAC_SHA256), ("sha1", hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY), ("sha512", hmac::HMAC_SHA512)];
-
-const SIGNATURE_ENCODINGS: [(&str, SignatureEncoding); 2] =
-    [("hex", SignatureEncoding::Hex), ("base64", SignatureEncoding::Base64)];
-
-/// The header of a signature when the file does not say.
-const SIGNATURE_HEADER: &str = "x-signature";
-
-/// What is signed when the file does not say.
-const WHOLE_BODY: &str = "{{ body }}";
-
-fn hmac(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<crate::plan::auth::Hmac> {
-    let table = field.table("`hmac`")?;
-    let key = table.require("key", "write `key = \"{{ env.NAME }}\"`");
-    let secret = key.as_ref().and_then(|field| secret(expressions, field));
-    let key_encoding = word(&table, "key_encoding", &KEY_ENCODINGS, KeyEncoding::Text);
-    let algorithm = word(&table, "algorithm", &ALGORITHMS, hmac::HMAC_SHA256);
-    let encoding = word(&table, "encoding", &SIGNATURE_ENCODINGS, SignatureEncoding::Hex);
-    let header = match table.get("header") {
-        Some(field) => field.text().and_then(|text| address::header_word(expressions.findings, &text)),
-        None => Some(SIGNATURE_HEADER.to_owned()),
-    };
-    let prefix = match table.get("prefix") {
-        Some(field) => expressions.template(&field.text()?, Sees::Request),
-        None => Some(Template::constant("".into())),
-    };
-    let message = match table.get("message") {
-        Some(field) => message(expressions, &field),
-        None => Piece::of_message(WHOLE_BODY),
-    };
-    let headers = table.get("headers").map(|field| signed_headers(expressions, &field));
-    table.finish();
-    let (secret, key_field) = (secret?, key?);
-    let bytes = key_bytes(expressions, &key_field, &secret, key_encoding?)?;
-    Some(crate::plan::auth::Hmac {
-        key: Key::new(algorithm?, &bytes),
-        secret,
-        encoding: encoding?,
-        header: header?,
-        prefix: prefix?,
-        message: message?,
-        headers: headers.unwrap_or_else(|| Some(Vec::new()))?,
-        names: Arc::new(expressions.names(Vec::new())),
-    })
+/// What may be one text or several, joined by spaces.
+fn words(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<String> {
+    let words: Vec<_> = field.one_or_many().iter().map(|word| constant(expressions, word)).collect();
+    Some(words.into_iter().collect::<Option<Vec<_>>>()?.join(" "))
 }
 
 /// One of some words, or what holds without one.
 fn word<T: Copy>(table: &Table<'_>, key: &'static str, words: &[(&'static str, T)], default: T) -> Option<T> {
     table.get(key).map_or(Some(default), |field| field.word(words))
-}
-
-fn message(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Vec<Piece>> {
-    let text = field.text()?;
-    let compiled = expressions.compile(&text, Sees::Request)?;
-    if compiled.is_settled && compiled.names.is_empty() {
-        let warning =
-            Diagnostic::warning(Code::SignsNothing, text.span.clone(), "this signs the same for every request");
-        expressions.findings.add(warning.help("without `message` the whole body is signed: \"{{ body }}\""));
-    }
-    Piece::of_message(text.value)
-}
-
-fn signed_headers(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Vec<(String, Template)>> {
-    let table = field.table("`headers`")?;
-    let pair = |field: Field<'_>| {
-        let name = address::header_name(expressions.findings, &field);
-        let template = expressions.scalar(&field, Sees::Request)?;
-        if let Some(value) = template.as_constant().and_then(|value| value.as_str()) {
-            address::header_value(expressions.findings, &field, value);
-        }
-        Some((name?, template))
-    };
-    let pairs: Vec<_> = table.fields().map(pair).collect();
-    pairs.into_iter().collect()
-}
-
-/// The bytes of a key. What it says is never told.
-fn key_bytes(expressions: &Expressions<'_>, field: &Field<'_>, secret: &str, encoding: KeyEncoding) -> Option<Vec<u8>> {
-    let (bytes, what) = match encoding {
-        _ if secret == UNKNOWN => (Some(UNKNOWN.into()), "known"),
-        KeyEncoding::Text => (Some(secret.as_bytes().to_vec()), "text"),
-        KeyEncoding::Base64 => {
-            let bare = secret.trim().strip_prefix(SECRET_PREFIX).unwrap_or(secret.trim());
-            (ANY_BASE64.decode(bare).ok(), "Base64")
-        }
-        KeyEncoding::Hex => (from_hex(secret.trim()), "hex digits"),
-    };
-    let Some(bytes) = bytes else {
-        let error = field.error(Code::BadKey, format!("the key is not {what}, as `key_encoding` says"));
-        expressions.findings.add(error.help("the value is not shown, for it is a secret"));
-        return None;
-    };
-    if bytes.is_empty() {
-        expressions.findings.add(field.error(Code::BadKey, "the key is empty: anybody could sign like this"));
-        return None;
-    }
-    Some(bytes)
-}
-
-/// With or without padding.
-const ANY_BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> =
-        text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect::<Option<_>>()?;
-    let (pairs, rest) = digits.as_chunks::<2>();
-    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }

@@ -75,11 +75,14 @@ const HTTP_KEYS: [&str; 6] = ["url", "method", "headers", "query", "encoding", "
 /// Keys of an HTTP destination alone.
 const HTTP_DESTINATION_KEYS: [&str; 1] = ["response"];
 /// Keys of a file. `path` is one as well, which an HTTP destination understands otherwise.
-const FILE_KEYS: [&str; 3] = ["format", "rotate", "compression"];
+const FILE_KEYS: [&str; 2] = ["format", "rotate"];
+/// A key that files and HTTP have, with words of their own.
+const COMPRESSION: &str = "compression";
 
 /// Keys that a rule cannot have.
-const ONLY_DESTINATIONS: [&str; 16] = [
+const ONLY_DESTINATIONS: [&str; 17] = [
     "auth",
+    COMPRESSION,
     "retry",
     "limit",
     "timeout",
@@ -138,7 +141,13 @@ pub(super) const WHEN_DISABLED: [(&str, bool); 2] = [("wait", false), ("skip", t
 
 pub(super) const FORMATS: [(&str, ()); 1] = [("ndjson", ())];
 
-pub(super) const COMPRESSIONS: [(&str, Compression); 2] = [("none", Compression::None), ("gzip", Compression::Gzip)];
+/// How a request body may be packed.
+pub(super) const BODY_COMPRESSIONS: [(&str, Compression); 2] =
+    [("none", Compression::None), ("gzip", Compression::Gzip)];
+
+/// How a file may be packed.
+pub(super) const FILE_COMPRESSIONS: [(&str, Compression); 3] =
+    [BODY_COMPRESSIONS[0], BODY_COMPRESSIONS[1], ("zstd", Compression::Zstd)];
 
 // === impl Type ===
 
@@ -155,7 +164,7 @@ impl Type {
         match self {
             Self::Http => FILE_KEYS.to_vec(),
             Self::File => http.collect(),
-            Self::Stdout => http.chain(FILE_KEYS).chain(["path"]).collect(),
+            Self::Stdout => http.chain(FILE_KEYS).chain(["path", COMPRESSION]).collect(),
         }
     }
 }
@@ -228,9 +237,14 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
     let when = rule::when(expressions, table, Sees::Event);
     let responses = (written_as == Some(Type::Http)).then(|| table.get("response")).flatten();
     let responses = responses.map(|field| response::read(expressions, &field)).unwrap_or_default();
-    let auth = if written_as == Some(Type::Http) { auth::read(expressions, table) } else { Auth::None };
+    let is_http = written_as == Some(Type::Http);
+    let auth = if is_http { auth::read(expressions, table) } else { Auth::None };
     let rules = written_as.and_then(|written_as| rules(expressions, table, written_as));
-    auth::check_headers(expressions, table, &auth, rules.as_deref().unwrap_or_default());
+    let read = rules.as_deref().unwrap_or_default();
+    if is_http {
+        auth::check_headers(expressions, table, &auth, read);
+    }
+    let body_compression = if is_http { body_compression(expressions, table, &auth, read) } else { Compression::None };
     table.finish();
     Some(Destination {
         name: DestinationName::from(field.name),
@@ -246,6 +260,7 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
         when,
         rules: rules?,
         auth,
+        body_compression,
         names: Arc::new(expressions.names(templates)),
         responses,
         retry,
@@ -282,7 +297,7 @@ fn kind(expressions: &Expressions<'_>, table: &Table<'_>) -> (Option<Type>, Opti
         Some(Type::Stdout) => {
             not_http(table);
             table.not_here(&FILE_KEYS, "is for `type = \"file\"`");
-            table.not_here(&["path"], "is for `type = \"http\"` and `type = \"file\"`");
+            table.not_here(&["path", COMPRESSION], "is for `type = \"http\"` and `type = \"file\"`");
             Some(DestinationKind::Stdout)
         }
     };
@@ -292,7 +307,7 @@ fn kind(expressions: &Expressions<'_>, table: &Table<'_>) -> (Option<Type>, Opti
 /// Not known what it is: any key of any type may be right.
 fn any_key(table: &Table<'_>) {
     let of_types = HTTP_KEYS.iter().chain(&HTTP_DESTINATION_KEYS).chain(&FILE_KEYS).chain(&BIGQUERY_KEYS);
-    for key in of_types.chain(&REQUEST_KEYS).chain(&MATCH_KEYS).chain(&["rules", "batch"]) {
+    for key in of_types.chain(&REQUEST_KEYS).chain(&MATCH_KEYS).chain(&["rules", "batch", COMPRESSION]) {
         table.tolerate(key);
     }
 }
@@ -310,7 +325,7 @@ fn file(expressions: &Expressions<'_>, table: &Table<'_>) -> Option<FileSettings
     let path = path.and_then(|field| file_path(expressions, &field));
     let format = table.get("format").map(|field| field.word(&FORMATS));
     let rotate_bytes = table.get("rotate").map(|field| field.size(ROTATE));
-    let compression = table.get("compression").map(|field| field.word_or_later(&COMPRESSIONS, &["zstd"]));
+    let compression = table.get(COMPRESSION).map(|field| field.word(&FILE_COMPRESSIONS));
     format.unwrap_or(Some(()))?;
     Some(FileSettings {
         path: path?,
@@ -320,6 +335,24 @@ fn file(expressions: &Expressions<'_>, table: &Table<'_>) -> Option<FileSettings
         },
         compression: compression.unwrap_or(Some(Compression::default()))?,
     })
+}
+
+/// How request bodies are packed.
+fn body_compression(expressions: &Expressions<'_>, table: &Table<'_>, auth: &Auth, rules: &[Rule]) -> Compression {
+    let Some(field) = table.get(COMPRESSION) else { return Compression::None };
+    let compression = field.word(&BODY_COMPRESSIONS).unwrap_or_default();
+    if compression == Compression::None {
+        return compression;
+    }
+    if rules.iter().any(|rule| rule.request.headers.iter().any(|(name, _)| name == "content-encoding")) {
+        let message = "`compression` sets the header `content-encoding`, which `headers` sets as well";
+        expressions.findings.add(Diagnostic::error(Code::BadHeader, field.key_span(), message));
+    }
+    if matches!(auth, Auth::Hmac(hmac) if hmac.reads_body()) {
+        let error = field.error(Code::BadValue, "`auth.hmac` reads the body as text, which a packed one is not");
+        expressions.findings.add(error.help("a bare `{{ body }}` in `message` signs the bytes as they are sent"));
+    }
+    compression
 }
 
 /// A path whose strftime pieces are ones that can be filled.
@@ -611,13 +644,18 @@ impl<'t, 'a> Rules<'t, 'a> {
             _ if request.body.is_none() => {
                 error(Code::MissingKey, "a batch needs a `body`: without one its events are lost")
             }
-            (Encoding::Form, None) => error(Code::MissingKey, "a batch with `encoding = \"form\"` needs `batch.body`")
-                .help("for example `body = { events = \"{{ items | json }}\" }`"),
+            (Encoding::Form | Encoding::Multipart, None) => {
+                let name = request::name_of(Some(request.encoding));
+                error(Code::MissingKey, &format!("a batch with `encoding = {name:?}` needs `batch.body`"))
+                    .help("for example `body = { events = \"{{ items | json }}\" }`")
+            }
             (Encoding::Ndjson | Encoding::Text, Some(_)) => error(
                 Code::MisplacedKey,
-                "lines have no envelope: `batch.body` needs `encoding = \"json\"` or `\"form\"`",
+                "lines have no envelope: `batch.body` needs `encoding = \"json\"`, `\"form\"` or `\"multipart\"`",
             ),
-            (Encoding::Json, _) | (Encoding::Form, Some(_)) | (Encoding::Ndjson | Encoding::Text, None) => return,
+            (Encoding::Json, _)
+            | (Encoding::Form | Encoding::Multipart, Some(_))
+            | (Encoding::Ndjson | Encoding::Text, None) => return,
         };
         self.expressions.findings.add(found);
     }

@@ -23,8 +23,13 @@ pub(super) const REQUEST_KEYS: [&str; 8] = ["url", "path", "method", "headers", 
 /// Methods that usually have no body (RFC 9110, section 9.3).
 const WITHOUT_BODY: [&str; 3] = ["GET", "HEAD", "DELETE"];
 
-pub(super) const ENCODINGS: [(&str, Encoding); 4] =
-    [("json", Encoding::Json), ("ndjson", Encoding::Ndjson), ("form", Encoding::Form), ("text", Encoding::Text)];
+pub(super) const ENCODINGS: [(&str, Encoding); 5] = [
+    ("json", Encoding::Json),
+    ("ndjson", Encoding::Ndjson),
+    ("form", Encoding::Form),
+    ("multipart", Encoding::Multipart),
+    ("text", Encoding::Text),
+];
 
 pub(super) const OMITS: [(&str, Omit); 2] = [("null", Omit::Null), ("empty", Omit::Empty)];
 
@@ -82,7 +87,7 @@ pub(super) fn http(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees:
     let path = layers.get("path").map(|field| path(expressions, &field, sees));
     let headers = headers(expressions, layers, sees);
     let query = query(expressions, layers, sees);
-    let encoding = layers.get("encoding").map(|field| field.word_or_later(&ENCODINGS, &["multipart"]));
+    let encoding = layers.get("encoding").map(|field| field.word(&ENCODINGS));
     let encoding = encoding.unwrap_or(Some(Encoding::default()));
     let omit = omit(layers);
     let body = layers.get("body").map(|field| body(expressions, &field, sees, encoding));
@@ -91,6 +96,9 @@ pub(super) fn http(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees:
         None if method.as_deref().is_some_and(|method| WITHOUT_BODY.contains(&method)) => None,
         None => Some(whole_event()),
     };
+    if encoding == Some(Encoding::Multipart) {
+        check_multipart(expressions, layers, &headers);
+    }
     let is_text_of_event = encoding == Some(Encoding::Text) && layers.get("body").is_none() && body.is_some();
     if let Some(field) = layers.get("encoding").filter(|_| is_text_of_event) {
         let error = field.error(Code::MissingKey, "`encoding = \"text\"` needs a `body` that is text");
@@ -148,7 +156,7 @@ fn url(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees: Sees) -> Op
     };
     let text = field.text()?;
     let compiled = expressions.compile(&text, sees)?;
-    address::url(expressions.findings, &text, &compiled);
+    address::url(expressions.findings, &text, "url", &compiled);
     if let Some(path) = layers.get("path").filter(|_| is_after_query(text.value, &compiled)) {
         let message = "`path` cannot be appended: `url` already has a `?`";
         let error = Diagnostic::error(Code::PathAfterQuery, path.span(), message);
@@ -209,10 +217,11 @@ fn body(expressions: &Expressions<'_>, field: &Field<'_>, sees: Sees, encoding: 
                 .findings
                 .add(field.error(Code::WrongType, "a body with `encoding = \"text\"` must be a string"));
         }
-        Some(Encoding::Form) if !is_table && !is_template => {
-            expressions.findings.add(field.error(Code::WrongType, "a body with `encoding = \"form\"` must be a table"));
+        Some(Encoding::Form | Encoding::Multipart) if !is_table && !is_template => {
+            let message = format!("a body with `encoding = {:?}` must be a table", name_of(encoding));
+            expressions.findings.add(field.error(Code::WrongType, message));
         }
-        Some(Encoding::Text | Encoding::Form | Encoding::Json | Encoding::Ndjson) | None => {}
+        Some(Encoding::Text | Encoding::Form | Encoding::Multipart | Encoding::Json | Encoding::Ndjson) | None => {}
     }
     match (encoding, compiled?, field.raw().as_str()) {
         // As text it is itself, without JSON's quotes.
@@ -221,7 +230,22 @@ fn body(expressions: &Expressions<'_>, field: &Field<'_>, sees: Sees, encoding: 
         }
         (_, compiled, _) => Some(compiled),
     }
-    .filter(|_| !is_list || encoding != Some(Encoding::Form))
+    .filter(|_| !is_list || !matches!(encoding, Some(Encoding::Form | Encoding::Multipart)))
+}
+
+/// The word of an encoding.
+pub(super) fn name_of(encoding: Option<Encoding>) -> &'static str {
+    ENCODINGS.iter().find(|(_, own)| Some(*own) == encoding).map_or("", |(name, _)| name)
+}
+
+/// The type of a multipart body names its boundary, which nobody knows beforehand.
+fn check_multipart(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, headers: &[(String, Template)]) {
+    let Some(field) = layers.get("encoding").filter(|_| headers.iter().any(|(name, _)| name == "content-type")) else {
+        return;
+    };
+    let message = "`encoding = \"multipart\"` sets the header `content-type`, which `headers` sets as well";
+    let error = Diagnostic::error(Code::BadHeader, field.span(), message);
+    expressions.findings.add(error.help("it names the boundary between the parts"));
 }
 
 // --- batches

@@ -1,20 +1,27 @@
 //! Who we are: what makes a request ours.
 //!
 //! Credentials are the destination's, are constant, and are put on a request last, when all its bytes are known. Those
-//! that sign do so afresh for every try, with the time they are given.
+//! that sign do so afresh for every try, with the time they are given. A token that has to be asked for is only named here
+//! ([`TokenSource`]): whoever sends the request has it fetched.
 
+pub mod aws;
 pub mod hmac;
+pub mod token;
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 
 use super::Request;
+use super::batch::TOKEN_PLACEHOLDER;
 use crate::expr::{EvalError, percent_encode};
 
+pub use aws::Aws;
 pub use hmac::Hmac;
+pub use token::TokenSource;
 
 /// What proves who we are.
 #[derive(Default)]
@@ -37,6 +44,10 @@ pub enum Auth {
     Query(Vec<(String, String)>),
     /// A signature over the body, and more.
     Hmac(Box<Hmac>),
+    /// A signature as AWS wants it.
+    Aws(Box<Aws>),
+    /// `Authorization: Bearer` with a token that has to be asked for.
+    Token(Arc<TokenSource>),
 }
 
 /// What stands for a credential.
@@ -62,6 +73,11 @@ impl Auth {
             Self::Header(secrets) => request.headers.extend(secrets.iter().cloned()),
             Self::Query(secrets) => push_query(&mut request.url, secrets),
             Self::Hmac(hmac) => hmac.sign(request, &id(), now)?,
+            Self::Aws(aws) => aws.sign(request, now)?,
+            Self::Token(source) => {
+                request.headers.push((AUTHORIZATION.to_owned(), TOKEN_PLACEHOLDER.to_owned()));
+                request.token = Some(Arc::clone(source));
+            }
         }
         Ok(())
     }
@@ -81,9 +97,10 @@ impl Auth {
     pub fn header_names(&self) -> Vec<&str> {
         match self {
             Self::None | Self::Query(_) => Vec::new(),
-            Self::Basic { .. } | Self::Bearer(_) => vec![AUTHORIZATION],
+            Self::Basic { .. } | Self::Bearer(_) | Self::Token(_) => vec![AUTHORIZATION],
             Self::Header(secrets) => secrets.iter().map(|(name, _)| name.as_str()).collect(),
             Self::Hmac(hmac) => hmac.header_names(),
+            Self::Aws(aws) => aws.header_names(),
         }
     }
 
@@ -97,11 +114,13 @@ impl Auth {
             Self::Bearer(token) => vec![token.clone()],
             Self::Header(secrets) | Self::Query(secrets) => secrets.iter().map(|(_, value)| value.clone()).collect(),
             Self::Hmac(hmac) => hmac.secrets(),
+            Self::Aws(aws) => aws.secrets(),
+            Self::Token(source) => source.secrets(),
         }
     }
 }
 
-const AUTHORIZATION: &str = "authorization";
+pub(super) const AUTHORIZATION: &str = "authorization";
 
 /// Appends parameters to a URL.
 pub(super) fn push_query(url: &mut String, pairs: &[(String, String)]) {

@@ -1,5 +1,6 @@
 //! What is sent: items, the address they share, the batch they travel in and the request it becomes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use jiff::Timestamp;
 use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
 
-use super::auth::hex;
+use super::auth::token::TokenSource;
+use super::auth::{AUTHORIZATION, hex};
 use super::error::RuleError;
-use super::{BatchSettings, Destination, DestinationKind, Encoding, Rule};
+use super::multipart::Multipart;
+use super::{BatchSettings, Compression, Destination, DestinationKind, Encoding, Rule};
 use crate::attempt::ItemKey;
 use crate::event::MessageId;
 use crate::expr::{EvalError, Items, Scope, percent_encode};
@@ -65,10 +68,37 @@ pub struct Request {
     pub url: String,
     /// Names in lowercase.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// The body, packed as it is sent.
     pub body: Option<Bytes>,
     /// The longest it may take.
     pub timeout: Duration,
+    /// Where the token comes from that it needs; until it has one, `authorization` holds [`TOKEN_PLACEHOLDER`].
+    pub token: Option<Arc<TokenSource>>,
+}
+
+/// What stands in `authorization` for a token that has yet to be asked for.
+pub const TOKEN_PLACEHOLDER: &str = "Bearer ***";
+
+// === impl Request ===
+
+impl Request {
+    /// The same with the token that it needs.
+    #[must_use]
+    pub fn with_token(mut self, token: &str) -> Self {
+        for (_, value) in self.headers.iter_mut().filter(|(name, _)| name == AUTHORIZATION) {
+            *value = format!("Bearer {token}");
+        }
+        self.token = None;
+        self
+    }
+
+    /// The body before it was packed.
+    #[must_use]
+    pub fn plain_body(&self) -> Option<Bytes> {
+        let is_packed = self.headers.iter().any(|(name, value)| name == "content-encoding" && value == "gzip");
+        let body = self.body.clone()?;
+        Some(if is_packed { Compression::unpack_gzip(&body).unwrap_or(body) } else { body })
+    }
 }
 
 // === impl Batch ===
@@ -130,25 +160,31 @@ impl Destination {
         let items = batch.items.iter().map(|(item, _)| item);
         let body = self.body(rule, items, now).map_err(|error| self.error(Some(rule), error))?;
         let address = &first.address;
-        let headers = self.request_headers(rule, address, body.is_some());
+        let headers = self.request_headers(address, body.as_ref().map(|body| &*body.content_type));
+        let body = body.map(|body| self.packed(&body.bytes)).transpose().map_err(|error| self.error(None, error))?;
         let (method, url) = (address.method.clone(), address.url.clone());
-        let mut request = Request { method, url, headers, body, timeout: self.timeout };
+        let mut request = Request { method, url, headers, body, timeout: self.timeout, token: None };
         let signed = self.auth.apply(&mut request, || batch.id(), now);
         signed.map_err(|error| self.error(None, error).within("auth"))?;
         Ok(request)
     }
 
-    pub(super) fn request_headers(&self, rule: &Rule, address: &Address, has_body: bool) -> Vec<(String, String)> {
+    /// The headers of the file, and those that go with a body of this type, if there is one.
+    pub(super) fn request_headers(&self, address: &Address, content_type: Option<&str>) -> Vec<(String, String)> {
         let mut headers = address.headers.clone();
-        if let Some(content_type) = self.content_type(rule.request.encoding, has_body, &headers) {
+        let Some(content_type) = content_type.filter(|_| self.kind == DestinationKind::Http) else { return headers };
+        if !headers.iter().any(|(name, _)| name == "content-type") {
             headers.push(("content-type".to_owned(), content_type.to_owned()));
+        }
+        if self.body_compression == Compression::Gzip {
+            headers.push(("content-encoding".to_owned(), "gzip".to_owned()));
         }
         headers
     }
 
-    fn content_type(&self, encoding: Encoding, has_body: bool, headers: &[(String, String)]) -> Option<&'static str> {
-        let is_set = headers.iter().any(|(name, _)| name == "content-type");
-        (self.kind == DestinationKind::Http && has_body && !is_set).then(|| encoding.content_type())
+    fn packed(&self, body: &Bytes) -> Result<Bytes, EvalError> {
+        let packed = self.body_compression.pack(body);
+        packed.map_err(|error| EvalError { message: format!("the body cannot be packed: {error}"), range: None })
     }
 
     fn body<'a>(
@@ -156,19 +192,18 @@ impl Destination {
         rule: &Rule,
         items: impl Iterator<Item = &'a Item>,
         now: Timestamp,
-    ) -> Result<Option<Bytes>, EvalError> {
+    ) -> Result<Option<Body>, EvalError> {
         let mut bodies = items.filter_map(|item| item.body.clone());
         let encoding = if self.kind == DestinationKind::Http { rule.request.encoding } else { Encoding::Ndjson };
-        match (encoding, &rule.batch) {
-            (Encoding::Ndjson, _) => Ok(Some(lines(bodies))),
-            (Encoding::Text, _) => Ok(Some(joined(bodies, b"", b"\n", b""))),
-            (Encoding::Json, None) => Ok(bodies.next()),
-            (Encoding::Form, None) => bodies.next().map(|body| form(&body)).transpose(),
-            (Encoding::Json | Encoding::Form, Some(batch)) => {
-                let body = self.envelope(rule, batch, bodies.collect(), now)?;
-                if encoding == Encoding::Form { form(&body).map(Some) } else { Ok(Some(body)) }
+        let json = match (encoding, &rule.batch) {
+            (Encoding::Ndjson, _) => return Ok(Some(Body::new(encoding, lines(bodies)))),
+            (Encoding::Text, _) => return Ok(Some(Body::new(encoding, joined(bodies, b"", b"\n", b"")))),
+            (Encoding::Json | Encoding::Form | Encoding::Multipart, None) => bodies.next(),
+            (Encoding::Json | Encoding::Form | Encoding::Multipart, Some(batch)) => {
+                Some(self.envelope(rule, batch, bodies.collect(), now)?)
             }
-        }
+        };
+        json.map(|json| Body::of_json(encoding, json)).transpose()
     }
 
     /// The JSON body around a batch's items.
@@ -188,6 +223,33 @@ impl Destination {
             return Err(EvalError { message: "the batch's body is missing as a whole".to_owned(), range: None });
         }
         Ok(out.into())
+    }
+}
+
+/// A body and its media type.
+struct Body {
+    bytes: Bytes,
+    content_type: Cow<'static, str>,
+}
+
+// === impl Body ===
+
+impl Body {
+    fn new(encoding: Encoding, bytes: Bytes) -> Self {
+        Self { bytes, content_type: encoding.content_type().into() }
+    }
+
+    /// A JSON body in its encoding.
+    fn of_json(encoding: Encoding, json: Bytes) -> Result<Self, EvalError> {
+        match encoding {
+            Encoding::Json | Encoding::Ndjson | Encoding::Text => Ok(Self::new(encoding, json)),
+            Encoding::Form => Ok(Self::new(encoding, form(&json)?)),
+            Encoding::Multipart => {
+                let Multipart { body, boundary } = Multipart::of_json(&json)?;
+                let content_type = format!("{}; boundary={boundary}", encoding.content_type());
+                Ok(Self { bytes: body, content_type: content_type.into() })
+            }
+        }
     }
 }
 
@@ -253,6 +315,7 @@ impl Encoding {
             Self::Json => "application/json",
             Self::Ndjson => "application/x-ndjson",
             Self::Form => "application/x-www-form-urlencoded",
+            Self::Multipart => "multipart/form-data",
             Self::Text => "text/plain; charset=utf-8",
         }
     }

@@ -28,6 +28,8 @@ pub enum Reply {
     Written,
     /// Nothing came back.
     Lost(Failure),
+    /// It was not sent: whoever gives the token for it does not know us.
+    Unauthorized(Failure),
     /// It cannot be sent at all.
     Unsendable(Failure),
 }
@@ -41,13 +43,14 @@ impl Destination {
         let (status, headers, body) = match reply {
             Reply::Written => return vec![Outcome::Delivered; items],
             Reply::Lost(failure) => return vec![Outcome::Failed(self.redacted(failure)); items],
+            Reply::Unauthorized(failure) => return vec![Outcome::Unauthorized(self.redacted(failure)); items],
             Reply::Unsendable(failure) => return vec![Outcome::Refused(self.redacted(failure)); items],
             Reply::Answered { status, headers, body } => (*status, headers, body),
         };
         if self.responses.is_empty() && is_success(status) {
             return vec![Outcome::Delivered; items];
         }
-        let failure = self.redacted(&failure(status, headers, body, now));
+        let failure = self.redacted(&failure_of(status, headers, body, now));
         let by_rules = if self.responses.is_empty() {
             None
         } else {
@@ -92,7 +95,8 @@ fn is_success(status: u16) -> bool {
     (200..=299).contains(&status)
 }
 
-fn failure(status: u16, headers: &[(String, String)], body: &[u8], now: Timestamp) -> Failure {
+/// What an answer with this status says of itself.
+pub(super) fn failure_of(status: u16, headers: &[(String, String)], body: &[u8], now: Timestamp) -> Failure {
     let retry_after = headers.iter().find(|(name, _)| name == "retry-after");
     Failure {
         reason: Reason::Status(status),

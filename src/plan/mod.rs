@@ -8,9 +8,11 @@
 pub mod auth;
 pub mod batch;
 pub mod case;
+pub mod compress;
 pub mod error;
 pub mod judge;
 pub mod mapping;
+mod multipart;
 pub mod pack;
 pub mod render;
 pub mod sample;
@@ -32,6 +34,7 @@ use crate::segment::Policy;
 
 pub use auth::Auth;
 pub use batch::{Address, Batch, Item, Request};
+pub use compress::Compression;
 pub use error::RuleError;
 pub use judge::Reply;
 pub use mapping::Mapping;
@@ -174,6 +177,8 @@ pub struct Destination {
     pub rules: Vec<Rule>,
     /// What proves who we are.
     pub auth: Auth,
+    /// How the bodies of its requests are packed.
+    pub body_compression: Compression,
     /// What its expressions see besides the event.
     pub names: Arc<Names>,
     /// What its replies mean, before the general table.
@@ -210,18 +215,8 @@ pub struct FileSettings {
     pub path: String,
     /// A file that would grow beyond this is closed and numbered, and a new one begun.
     pub rotate_bytes: Option<u64>,
-    /// How it is packed.
+    /// How what is written at a time is packed.
     pub compression: Compression,
-}
-
-/// How a file is packed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    #[default]
-    None,
-    /// One gzip member per batch: any prefix of whole members is a valid file.
-    Gzip,
 }
 
 /// `limit`.
@@ -328,6 +323,8 @@ pub enum Encoding {
     Ndjson,
     /// `application/x-www-form-urlencoded`: the body must be an object; lists repeat their key.
     Form,
+    /// `multipart/form-data` (RFC 7578): the body must be an object; lists repeat their field, objects are JSON or files.
+    Multipart,
     /// `text/plain`: the body must be text; several items are lines.
     Text,
 }

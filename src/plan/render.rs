@@ -152,7 +152,7 @@ impl RequestTemplate {
             (Encoding::Ndjson, Mapping::List(elements)) => {
                 self.write_lines(elements, scope, &mut out).map_err(place)?
             }
-            (Encoding::Json | Encoding::Ndjson | Encoding::Form, mapping) => {
+            (Encoding::Json | Encoding::Ndjson | Encoding::Form | Encoding::Multipart, mapping) => {
                 mapping.write_json(scope, self.omit, &mut out).map_err(place)?
             }
         };

@@ -55,7 +55,8 @@ impl Destination {
             let is_masked = CREDENTIAL_HEADERS.contains(&name.as_str());
             (name, if is_masked { MASK.to_owned() } else { secrets.redact(&value) })
         };
-        let headers = self.request_headers(rule, &item.address, item.body.is_some());
+        let content_type = item.body.as_ref().map(|_| rule.request.encoding.content_type());
+        let headers = self.request_headers(&item.address, content_type);
         let mut headers: Vec<_> = headers.into_iter().map(header).collect();
         let mut url = secrets.redact(&without_user(&item.address.url));
         self.auth.apply_masked(&mut url, &mut headers);

@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use flate2::Compression as Level;
-use flate2::write::GzEncoder;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use jiff::Timestamp;
 
 use super::{Sink, written};
-use crate::plan::{Compression, FileSettings, Reply, Request};
+use crate::plan::{FileSettings, Reply, Request};
 
 /// The writer of one `file` destination.
 pub struct File {
@@ -45,10 +43,7 @@ impl Sink for File {
 
 fn write(settings: &FileSettings, lines: &Bytes, now: Timestamp) -> io::Result<()> {
     let path = settings.path_at(now)?;
-    let bytes = match settings.compression {
-        Compression::None => lines.clone(),
-        Compression::Gzip => gzip(lines)?,
-    };
+    let bytes = settings.compression.pack(lines)?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|error| at(folder, &error))?;
     }
@@ -56,12 +51,6 @@ fn write(settings: &FileSettings, lines: &Bytes, now: Timestamp) -> io::Result<(
         rotate(&path).map_err(|error| at(&path, &error))?;
     }
     append(&path, &bytes).map_err(|error| at(&path, &error))
-}
-
-fn gzip(lines: &[u8]) -> io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(lines.len() / 4), Level::default());
-    encoder.write_all(lines)?;
-    Ok(encoder.finish()?.into())
 }
 
 /// An empty file takes a batch of any size.

@@ -10,13 +10,16 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response};
 use rustls::ClientConfig;
 
+use super::token::Tokens;
 use super::{Sink, SinkError};
 use crate::attempt::{Failure, Reason};
+use crate::plan::auth::token::TokenSource;
 use crate::plan::{Reply, Request};
 
 /// A destination's HTTP client.
 pub struct Http {
     client: Client,
+    tokens: Tokens,
 }
 
 /// What a server is told of us.
@@ -28,6 +31,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shorter than the idle limit of the usual load balancers (60 s), so that we close first and no request meets a
 /// connection that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// What stands for a token in an answer.
+const TOKEN_MASK: &str = "[secret]";
 
 /// Bytes of a reply that are read: enough for the verdicts on the items of the largest batch.
 const REPLY_BYTES_MAX: usize = 4 << 20;
@@ -49,7 +55,33 @@ impl Http {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true)
             .build()?;
-        Ok(Self { client })
+        Ok(Self { client, tokens: Tokens::default() })
+    }
+
+    /// Sends a request once.
+    async fn once(&self, request: Request) -> Reply {
+        self.exchange(request).await.unwrap_or_else(|error| lost(&error))
+    }
+
+    /// Sends a request with the token it needs. A token that was held and is refused is replaced, once.
+    async fn with_token(&self, source: &TokenSource, request: Request, now: Timestamp) -> Reply {
+        let mut tries = 0;
+        loop {
+            let given = self.tokens.get(source, now, request.timeout, async |request| self.once(request).await).await;
+            let given = match given {
+                Ok(given) => given,
+                Err(reply) => return reply,
+            };
+            let reply = self.once(request.clone().with_token(&given.value)).await;
+            if !is_refused(&reply) {
+                return without(reply, &given.value);
+            }
+            self.tokens.forget(&given.value).await;
+            tries += 1;
+            if given.is_new || tries == 2 {
+                return without(reply, &given.value);
+            }
+        }
     }
 
     async fn exchange(&self, request: Request) -> Result<Reply, reqwest::Error> {
@@ -70,9 +102,33 @@ impl Http {
 }
 
 impl Sink for Http {
-    fn send(&self, request: Request, _now: Timestamp) -> BoxFuture<'_, Reply> {
-        async move { self.exchange(request).await.unwrap_or_else(|error| lost(&error)) }.boxed()
+    fn send(&self, request: Request, now: Timestamp) -> BoxFuture<'_, Reply> {
+        async move {
+            let Some(source) = request.token.clone() else { return self.once(request).await };
+            let timeout = request.timeout;
+            let sent = tokio::time::timeout(timeout, self.with_token(&source, request, now));
+            sent.await
+                .unwrap_or_else(|_| Reply::Lost(Failure::new(Reason::Timeout, "no answer in time, token included")))
+        }
+        .boxed()
     }
+}
+
+/// Whether an answer says that the token is not good (RFC 9110, 15.5.2).
+fn is_refused(reply: &Reply) -> bool {
+    matches!(reply, Reply::Answered { status: 401, .. })
+}
+
+/// An answer without the token, which an echo of our request may hold.
+fn without(reply: Reply, token: &str) -> Reply {
+    let Reply::Answered { status, headers, body } = reply else { return reply };
+    let masked = |text: &str| text.replace(token, TOKEN_MASK);
+    let body = match std::str::from_utf8(&body) {
+        Ok(text) if text.contains(token) => masked(text).into(),
+        Ok(_) | Err(_) => body,
+    };
+    let headers = headers.into_iter().map(|(name, value)| (name, masked(&value))).collect();
+    Reply::Answered { status, headers, body }
 }
 
 fn headers(response: &Response) -> Vec<(String, String)> {

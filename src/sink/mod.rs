@@ -5,6 +5,7 @@
 pub mod file;
 pub mod http;
 pub mod stdout;
+mod token;
 
 use std::io;
 use std::sync::{Arc, OnceLock};

@@ -11,7 +11,7 @@ use std::{env, fs, io};
 
 use libroseg::config::{self, Diagnostic, Environment, Style, Unset};
 
-const VARIABLES: [(&str, &str); 10] = [
+const VARIABLES: [(&str, &str); 16] = [
     ("WRITE_KEY", "the-write-key"),
     ("WRITE_KEY_COPY", "the-write-key"),
     ("CRM_URL", "https://crm.example.com/api"),
@@ -21,6 +21,12 @@ const VARIABLES: [(&str, &str); 10] = [
     ("LINES", "the-first-line\nthe-second-line"),
     ("BASE64", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
     ("HEX", "00112233445566778899AABBccddeeff"),
+    ("GOOGLE", include_str!("../fixtures/auth/service-account.json")),
+    ("GOOGLE_USER", r#"{ "type": "authorized_user", "client_id": "the-person" }"#),
+    ("GOOGLE_HALF", r#"{ "type": "service_account", "private_key": "half-a-key" }"#),
+    ("GOOGLE_BROKEN", r#"{ "type": "service_account", "client_email": "a@b.c", "private_key": "no-key" }"#),
+    ("GOOGLE_TYPELESS", r#"{ "type": "the-secret-itself" }"#),
+    ("GOOGLE_ELSEWHERE", r#"{ "type": "service_account", "private_key": "no-key", "token_uri": "ftp://secret" }"#),
     ("EMPTY", ""),
 ];
 

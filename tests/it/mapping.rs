@@ -333,7 +333,8 @@ async fn a_file_that_would_outgrow_its_size_is_numbered_and_compressed_files_ope
     let path = folder.path().display();
     let lines = format!(
         "[destinations.small]\ntype = \"file\"\npath = \"{path}/small.ndjson\"\nrotate = \"1KB\"\nbatch = {{ max_events = 1 }}\n\
-         [destinations.packed]\ntype = \"file\"\npath = \"{path}/packed.ndjson.gz\"\ncompression = \"gzip\"\n"
+         [destinations.packed]\ntype = \"file\"\npath = \"{path}/packed.ndjson.gz\"\ncompression = \"gzip\"\n\
+         [destinations.zstd]\ntype = \"file\"\npath = \"{path}/packed.ndjson.zst\"\ncompression = \"zstd\"\n"
     );
     let app = TestApp::start(&lines).await;
 
@@ -348,6 +349,9 @@ async fn a_file_that_would_outgrow_its_size_is_numbered_and_compressed_files_ope
     let packed = std::fs::File::open(folder.path().join("packed.ndjson.gz")).unwrap();
     let text = std::io::read_to_string(flate2::read::MultiGzDecoder::new(packed)).unwrap();
     assert_eq!(text.lines().count(), 9);
+    let frames = std::fs::File::open(folder.path().join("packed.ndjson.zst")).unwrap();
+    let unpacked = String::from_utf8(zstd::decode_all(frames).unwrap()).unwrap();
+    assert_eq!(unpacked, text);
 }
 
 #[tokio::test]

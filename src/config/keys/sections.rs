@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::{Absent, Bounds, Key, Section, Shape, Text};
 use crate::attempt::Start;
-use crate::config::{cases, destination, queue, request, server, units};
+use crate::config::{auth, cases, destination, queue, request, server, units};
+use crate::plan::auth::hmac::SignatureEncoding;
+use crate::plan::auth::token::ClientStyle;
 use crate::plan::case::Fate;
 use crate::plan::{Compression, Encoding, Limit, QueueKind, QueueSettings, Server, Then};
 use crate::retry::RetryPolicy;
@@ -17,8 +19,8 @@ pub(super) fn all() -> Vec<Section> {
     let mut all = vec![file(), server(), limits(), tls(), cors(), sources(), source(), source_limit()];
     all.extend([queue(), dead_letters(), lets("[let]", "[let]"), lets("`let`", ""), env(), tables(), table()]);
     all.extend([destinations(), destination(), rule(), headers(), query(), body(), each_list()]);
-    all.extend([batch(), auth(), auth_by_name(), retry(), limit(), sample(), response()]);
-    all.extend([test(), texts()]);
+    all.extend([batch(), auth(), auth_by_name(), hmac(), oauth2(), oauth2_params(), google(), aws()]);
+    all.extend([retry(), limit(), sample(), response(), test(), texts()]);
     all
 }
 
@@ -125,6 +127,9 @@ fn json_path() -> Shape {
 
 /// A pattern that nothing fits: the string has to be made from expressions.
 const NEVER: &str = "^\\b$";
+
+/// A token of HTTP (RFC 9110, 5.6.2).
+const TOKEN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
 
 /// Host, colon, port.
 const ADDRESS: &str = r"^.+:\d+$";
@@ -311,7 +316,8 @@ fn destination() -> Section {
         key("path", text("path", "."), "the file, with pieces of strftime filled with the time of writing in UTC; folders are made").must_be_given().only(&["file"]),
         key("format", words(&destination::FORMATS), "a line an item").or(word(&destination::FORMATS, &())).only(&["file"]),
         key("rotate", size(destination::ROTATE), "a file that would outgrow this is renamed to `….1`, `….2` and so on").otherwise("never").only(&["file"]),
-        key("compression", words(&destination::COMPRESSIONS), "`\"gzip\"`: a member per write, so that what was written can be read").or(word(&destination::COMPRESSIONS, &Compression::default())).only(&["file"]),
+        key("compression", words(&destination::FILE_COMPRESSIONS), "a gzip member or a zstd frame per write, so that what was written can be read").or(word(&destination::FILE_COMPRESSIONS, &Compression::default())).only(&["file"]),
+        key("compression", words(&destination::BODY_COMPRESSIONS), "`\"gzip\"`: bodies travel packed, with their `content-encoding`; signatures are over the packed bytes").or(word(&destination::BODY_COMPRESSIONS, &Compression::default())).only(&["http"]),
         key("response", list(Shape::Table("a response rule")), "what answers mean, before the general table").only(&["http"]),
         key("rules", list(Shape::Table("a rule")), "which event becomes which request").otherwise("the destination is its one rule"),
     ];
@@ -336,11 +342,11 @@ fn request() -> Vec<Key> {
     let keys = vec![
         key("url", text("template", "^[hH][tT][tT][pP][sS]?://."), "where to; scheme and host are constant").must_be_given().only(&["http"]),
         key("path", text("template", "^/"), "appended to `url` as it is; begins with `/`").otherwise("nothing").only(&["http"]),
-        key("method", literal("HTTP method", "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"), "any HTTP method").or(quoted("POST")).only(&["http"]),
+        key("method", literal("HTTP method", TOKEN), "any HTTP method").or(quoted("POST")).only(&["http"]),
         key("headers", Shape::Table("`headers`"), "by name; a missing value leaves the header out").only(&["http"]),
         key("query", Shape::Table("`query`"), "parameters, added to those of `url`; a missing value leaves the parameter out").only(&["http"]),
         key("body", Shape::Body, "what is sent, in the shape of the document it becomes").otherwise("the whole event; none for GET, HEAD, DELETE"),
-        key("encoding", words(&request::ENCODINGS), "`\"ndjson\"`: a line an item; a list is a line an element. `\"form\"`: lists repeat their key, objects are JSON, null is left out").or(word(&request::ENCODINGS, &Encoding::default())).only(&["http"]),
+        key("encoding", words(&request::ENCODINGS), "`\"ndjson\"`: a line an item; a list is a line an element. `\"form\"`: lists repeat their key, objects are JSON, null is left out. `\"multipart\"`: fields, files and JSON parts").or(word(&request::ENCODINGS, &Encoding::default())).only(&["http"]),
         key("omit", words(&request::OMITS), "leave out fields of the body that are null (`\"null\"`), or also `\"\"`, `[]`, `{}` (`\"empty\"`)").otherwise("only missing ones"),
         key("batch", either([Shape::Table("`batch`"), Shape::False]), "items of one address (method, URL, headers) share a request. `false` in a rule: not this one").otherwise("each item on its own"),
     ];
@@ -379,7 +385,7 @@ fn batch() -> Section {
         key("max_bytes", size(request::BATCH_BYTES_RANGE), "bytes of its body; a larger item goes alone").or(written_size(request::BATCH_BYTES)),
         key("max_age", duration(request::BATCH_AGES), "how long the first item waits for company").or(written_duration(request::BATCH_AGE)),
         key("by", template(), "only items of equal value share a request").otherwise("one value"),
-        key("body", Shape::Body, "the envelope, with `items`; for `json` and `form`").otherwise("a JSON array; lines").only(&["http"]),
+        key("body", Shape::Body, "the envelope, with `items`; for `json`, and needed for `form` and `multipart`").otherwise("a JSON array; lines").only(&["http"]),
     ];
     section("`batch`", "", "How items share requests. In a rule it lies over that of the destination, key by key.", keys)
 }
@@ -390,12 +396,69 @@ fn auth() -> Section {
         key("bearer", text("string", ""), "a token as `Authorization: Bearer`"),
         key("header", Shape::Table("`auth` by name"), "headers by name"),
         key("query", Shape::Table("`auth` by name"), "query parameters by name"),
+        key("hmac", Shape::Table("`hmac`"), "a signature over the body"),
+        key("oauth2", Shape::Table("`oauth2`"), "a token of an endpoint that speaks OAuth 2"),
+        key("google", Shape::Table("`google`"), "a token of Google's, for a service account"),
+        key("aws", Shape::Table("`aws`"), "a signature as AWS wants it"),
     ];
     section("`auth`", "", "What proves who we are: exactly one of these.", keys)
 }
 
 fn auth_by_name() -> Section {
     own("`auth` by name", "", "Secrets by name.", text("string", ""))
+}
+
+fn hmac() -> Section {
+    let keys = vec![
+        key("key", text("string", ""), "the secret that both sides know").must_be_given(),
+        key("key_encoding", words(&auth::hmac::KEY_ENCODINGS), "the key is these characters (`\"text\"`), or the bytes that they stand for (`\"base64\"`, also with `whsec_` before it; `\"hex\"`)").or(quoted("text")),
+        key("algorithm", words(&auth::hmac::ALGORITHMS), "the hash function").or(quoted("sha256")),
+        key("encoding", words(&auth::hmac::SIGNATURE_ENCODINGS), "the signature as lower-case hex digits, or in Base64").or(word(&auth::hmac::SIGNATURE_ENCODINGS, &SignatureEncoding::default())),
+        key("header", literal("name of a header", TOKEN), "the header that carries the signature").or(quoted(auth::hmac::SIGNATURE_HEADER)),
+        key("prefix", template(), "stands before the signature").otherwise("nothing"),
+        key("message", template(), "what is signed; sees `body`, `method`, `url`, `path`, `query`, `timestamp`, `id` and `now`, as `prefix` and `headers` do").or(quoted(auth::hmac::WHOLE_BODY)),
+        key("headers", Shape::Table("`headers`"), "further headers, by name, made for every try"),
+    ];
+    section("`hmac`", "", "A signature over the bytes that are sent, made afresh for every try.", keys)
+}
+
+fn oauth2() -> Section {
+    let keys = vec![
+        key("token_url", text("URL", "^[hH][tT][tT][pP][sS]?://."), "the endpoint; constant as `url` is").must_be_given(),
+        key("client_id", text("string", ""), "who we are there").must_be_given(),
+        key("client_secret", text("string", ""), "what proves it; must be given without `refresh_token`"),
+        key("grant", words(&auth::oauth2::GRANTS), "a token of our own, or of somebody who gave us a refresh token").otherwise("what is given decides"),
+        key("refresh_token", text("string", ""), "the refresh token"),
+        key("scope", some(text("string", "")), "what the token is for").otherwise("not said"),
+        key("audience", text("string", ""), "whom the token is for").otherwise("not said"),
+        key("style", words(&auth::oauth2::STYLES), "id and secret go into the form (`\"body\"`), or into `Authorization: Basic` (`\"basic\"`)").or(word(&auth::oauth2::STYLES, &ClientStyle::default())),
+        key("params", Shape::Table("`params`"), "further fields of the form, by name"),
+    ];
+    section("`oauth2`", "", "A token of an endpoint that speaks OAuth 2, kept and replaced before it ends.", keys)
+}
+
+fn oauth2_params() -> Section {
+    own("`params`", "", "Further fields of the form that asks for a token.", text("string", ""))
+}
+
+fn google() -> Section {
+    let keys = vec![
+        key("credentials", text("string", ""), "the JSON of a service account's key, as text").must_be_given(),
+        key("scope", some(text("string", "")), "what the token is for").must_be_given(),
+        key("subject", text("string", ""), "the person of the domain on whose behalf we act").otherwise("the account itself"),
+    ];
+    section("`google`", "", "A token of Google's for a service account, kept and replaced before it ends.", keys)
+}
+
+fn aws() -> Section {
+    let keys = vec![
+        key("access_key_id", text("string", ""), "which key it is").must_be_given(),
+        key("secret_access_key", text("string", ""), "the key").must_be_given(),
+        key("session_token", text("string", ""), "goes with a key that is lent for a while; empty: none"),
+        key("region", text("string", "^[0-9A-Za-z-]+$"), "such as `\"eu-central-1\"`").must_be_given(),
+        key("service", text("string", "^[0-9A-Za-z-]+$"), "the service's name in signatures, such as `\"s3\"` or `\"firehose\"`").must_be_given(),
+    ];
+    section("`aws`", "", "Signature Version 4, made afresh for every try.", keys)
 }
 
 fn retry() -> Section {

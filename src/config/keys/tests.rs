@@ -171,6 +171,11 @@ fn with(what: &str, key: &Key, entry: &str) -> String {
             let test = "[[tests]]\nname = 'n'\ndestination = 'd'\nevent = '{}'\nexpect = []\n";
             format!("{HTTP}{test}{entry}")
         }
+        ("`hmac`", _) => format!("{HTTP}[destinations.d.auth.hmac]\nkey = 'k'\n{entry}"),
+        ("`oauth2`", _) => {
+            let needed = "token_url = 'https://a.example.com'\nclient_id = 'c'\nclient_secret = 's'\n";
+            format!("{HTTP}[destinations.d.auth.oauth2]\n{needed}{entry}")
+        }
         _ => format!("{HTTP}[destinations.d.{}]\n{entry}", what.trim_matches('`')),
     }
 }

@@ -208,6 +208,7 @@ mod tests {
             headers: Vec::new(),
             body: Some(body.to_owned().into()),
             timeout: Duration::from_secs(1),
+            token: None,
         };
         hmac.sign(&mut request, id, Timestamp::from_second(seconds).unwrap()).unwrap();
         request.headers.into_iter().map(|(name, value)| format!("{name}: {value}")).collect()

@@ -32,6 +32,7 @@ pub(crate) struct Recorded {
     /// JSON, or the text as a string.
     pub(crate) body: Value,
     pub(crate) wire: String,
+    pub(crate) bytes: Bytes,
 }
 
 /// What it answers.
@@ -161,6 +162,7 @@ async fn record(
     body: Bytes,
 ) -> Response<Body> {
     let wire = String::from_utf8_lossy(&body).into_owned();
+    let bytes = body.clone();
     let body = serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(wire.clone()));
     let answer = if let Some(judge) = &shared.judge {
         judge(&body)
@@ -168,7 +170,7 @@ async fn record(
         let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
         // The nth request gets the nth answer, however many come at once.
         let mut answers = shared.answers.lock().unwrap();
-        shared.recorded.lock().unwrap().push(Recorded { method: method.to_string(), path, headers, body, wire });
+        shared.recorded.lock().unwrap().push(Recorded { method: method.to_string(), path, headers, body, wire, bytes });
         answers.pop_front().unwrap_or_else(|| shared.standard.lock().unwrap().clone())
     };
     if !answer.delay.is_zero() {
