@@ -29,6 +29,7 @@ pub const PRESETS: &[Preset] = presets! {
     "elasticsearch"
     "ga4"
     "loki"
+    "many"
     "meta"
     "mixpanel"
     "posthog"
