@@ -270,10 +270,9 @@ impl Wanted<'_> {
         (self.ids.is_empty() || self.ids.contains(&id.0))
             && self.which.reason.as_deref().is_none_or(|reason| has_reason(letter.failure.reason, reason))
             && self.which.range.holds(letter.died_at)
-            && self
-                .filter
-                .as_ref()
-                .is_none_or(|filter| letter.event.open().is_ok_and(|message| filter.matches(&message.value)))
+            && self.filter.as_ref().is_none_or(|filter| {
+                letter.event.open().is_ok_and(|message| filter.matches(&message.value).unwrap_or(false))
+            })
     }
 }
 

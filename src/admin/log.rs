@@ -158,7 +158,7 @@ fn is_wanted(entry: &Entry, range: &Range, filter: Option<&Filter>) -> bool {
 }
 
 fn passes(entry: &Entry, filter: Option<&Filter>) -> bool {
-    filter.is_none_or(|filter| entry.message().is_some_and(|message| filter.matches(&message.value)))
+    filter.is_none_or(|filter| entry.message().is_some_and(|message| filter.matches(&message.value).unwrap_or(false)))
 }
 
 fn exported(entry: &Entry) -> Exported {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{DONE, UNABLE, WRONG};
 use crate::app::{self, App};
 use crate::clock::Clock;
+use crate::expr::STACK_BYTES;
 use crate::reload::{LoadError, Reload};
 
 /// How to listen.
@@ -27,7 +28,8 @@ const BLOCKED_MAX: Duration = Duration::from_secs(1);
 
 /// Serves until a signal. Answers the exit code.
 pub(super) fn run(config: PathBuf, options: &Options, variables: BTreeMap<String, String>) -> u8 {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             super::note(format_args!("error: cannot start the runtime: {error}"));

@@ -68,6 +68,8 @@ pub(super) enum Sees {
     Item,
     /// The items of a batch.
     Batch,
+    /// The items of a batch and one element of an `each`.
+    BatchItem,
     /// A reply.
     Reply,
     /// A reply and one element of an `each`.
@@ -578,7 +580,8 @@ impl<'a> Expressions<'a> {
         if is_let && sees.has_lets() {
             self.uses.borrow_mut().lets.insert(root.to_owned());
         }
-        if is_let && sees.has_lets() && (sees != Sees::Batch || !self.let_reads_event(root)) {
+        if is_let && sees.has_lets() && (!matches!(sees, Sees::Batch | Sees::BatchItem) || !self.let_reads_event(root))
+        {
             return;
         }
         if sees.knows(root) {
@@ -824,8 +827,16 @@ fn value_of_table(table: &DeTable<'_>) -> Value {
 // === impl Sees ===
 
 impl Sees {
-    const ALL: [Self; 7] =
-        [Self::File, Self::Event, Self::Item, Self::Batch, Self::Reply, Self::ReplyItem, Self::Request];
+    const ALL: [Self; 8] = [
+        Self::File,
+        Self::Event,
+        Self::Item,
+        Self::Batch,
+        Self::BatchItem,
+        Self::Reply,
+        Self::ReplyItem,
+        Self::Request,
+    ];
 
     /// Whether an event has a field that is a name of its own.
     pub(super) fn is_event_field(name: &str) -> bool {
@@ -838,7 +849,7 @@ impl Sees {
 
     fn has_lets(self) -> bool {
         match self {
-            Self::Event | Self::Item | Self::Batch => true,
+            Self::Event | Self::Item | Self::Batch | Self::BatchItem => true,
             Self::File | Self::Reply | Self::ReplyItem | Self::Request => false,
         }
     }
@@ -850,6 +861,7 @@ impl Sees {
             Self::Event => &[&["now"], &EVENT_FIELDS, &EVENT_NAMES],
             Self::Item => &[&["now"], &ITEM_NAMES, &EVENT_FIELDS, &EVENT_NAMES],
             Self::Batch => &[&["now", "items"]],
+            Self::BatchItem => &[&["now", "items"], &ITEM_NAMES],
             Self::Reply => &[&REPLY_NAMES],
             Self::ReplyItem => &[&REPLY_NAMES, &ITEM_NAMES],
             Self::Request => &[&["now"], &REQUEST_NAMES],
@@ -863,12 +875,14 @@ impl Sees {
             Self::File => {
                 "this is settled when the file is read: only `env.NAME`, `file('…')` and `tables` can be used"
             }
-            Self::Batch => "a batch is of many events: only `items`, `env`, `tables` and `now` can be used",
             Self::Request => {
                 "a request that is signed has `body`, `method`, `url`, `path`, `query`, `timestamp`, `id` and `now`"
             }
-            Self::Event | Self::Item | Self::Reply | Self::ReplyItem if ITEM_NAMES.contains(&root) => {
+            Self::Batch | Self::Event | Self::Item | Self::Reply | Self::ReplyItem if ITEM_NAMES.contains(&root) => {
                 "`item` and `index` exist where `each` is"
+            }
+            Self::Batch | Self::BatchItem => {
+                "a batch is of many events: only `items`, `env`, `tables` and `now` can be used"
             }
             Self::Event | Self::Item if root == "items" => "`items` exists in `batch.body`",
             Self::Event | Self::Item if matches!(root, "method" | "url" | "path" | "query" | "id") => {

@@ -47,7 +47,8 @@ fn each_item(expressions: &Expressions<'_>, field: &Field<'_>, sees: Sees) -> Op
     let over = table.get("each").and_then(|over| each(expressions, &over, sees));
     let inner = match sees {
         Sees::Event => Sees::Item,
-        Sees::File | Sees::Item | Sees::Batch | Sees::Reply | Sees::ReplyItem | Sees::Request => sees,
+        Sees::Batch => Sees::BatchItem,
+        Sees::File | Sees::Item | Sees::BatchItem | Sees::Reply | Sees::ReplyItem | Sees::Request => sees,
     };
     let item = table.get("item").and_then(|item| mapping(expressions, &item, inner));
     table.finish();

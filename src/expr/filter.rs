@@ -11,8 +11,8 @@ use jsonpath_rust::parser::model as parsed;
 use jsonpath_rust::parser::parse_json_path;
 use serde_json::Value as Json;
 
-use super::query::{Condition, From, Here, Operator, Query, Segment, Selector, SetOperator, Term};
-use super::{Mistake, functions};
+use super::query::{Budget, Condition, From, Here, Operator, Query, Segment, Selector, SetOperator, Term};
+use super::{EvalError, Mistake, NODES_MAX, functions};
 
 /// A compiled condition on an event (or a reply).
 pub struct Filter {
@@ -55,9 +55,13 @@ impl Filter {
     }
 
     /// Whether the condition holds.
-    #[must_use]
-    pub fn matches(&self, json: &Json) -> bool {
-        self.condition.holds(Here { root: json, current: json })
+    ///
+    /// # Errors
+    /// When that would take more than [`NODES_MAX`] nodes.
+    pub fn matches(&self, json: &Json) -> Result<bool, EvalError> {
+        let budget = Budget::new(NODES_MAX);
+        let holds = self.condition.holds(Here::root(json, &budget));
+        within(&budget).map(|()| holds)
     }
 }
 
@@ -89,15 +93,25 @@ impl Selection {
     }
 
     /// The nodes it picks, in document order.
-    #[must_use]
-    pub fn select<'a>(&self, json: &'a Json) -> Vec<&'a Json> {
-        let mut nodes = Vec::new();
-        self.query.visit(Here { root: json, current: json }, &mut |node| {
+    ///
+    /// # Errors
+    /// When there are more than `nodes_max`, or finding them takes more than [`NODES_MAX`] nodes.
+    pub fn select<'a>(&self, json: &'a Json, nodes_max: usize) -> Result<Vec<&'a Json>, EvalError> {
+        let (budget, mut nodes) = (Budget::new(NODES_MAX), Vec::new());
+        self.query.visit(Here::root(json, &budget), &mut |node| {
             nodes.push(node);
-            true
+            nodes.len() <= nodes_max
         });
-        nodes
+        within(&budget)?;
+        if nodes.len() > nodes_max { Err(EvalError::too_many(nodes_max)) } else { Ok(nodes) }
     }
+}
+
+fn within(budget: &Budget) -> Result<(), EvalError> {
+    if budget.is_spent() {
+        return Err(EvalError::new(format!("looked at more than {NODES_MAX} values")));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Selection {

@@ -3,7 +3,7 @@
 //! Ours pass "missing" through: what is absent stays absent, so that a field is left out instead of made from nothing.
 //! All are pure, and none makes more than the output cap allows. [`REFERENCE`] documents them and is tested.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -374,8 +374,8 @@ fn add_shape_filters(environment: &mut Environment<'static>) {
     environment.add_filter("unix_ms", |value: &Value| on_time(value, |at| floor(at, 1_000_000).into()));
     environment.add_filter("iso", |value: &Value| on_time(value, |at| format!("{at:.3}").into()));
     environment.add_filter("date", date);
-    environment.add_filter("pick", |value: &Value, names: Rest<Value>| pick(value, &names));
-    environment.add_filter("omit", |value: &Value, names: Rest<Value>| omit(value, &names));
+    environment.add_filter("pick", |state: &State, value: &Value, names: Rest<Value>| pick(state, value, &names));
+    environment.add_filter("omit", |state: &State, value: &Value, names: Rest<Value>| omit(state, value, &names));
     environment.add_filter("wrap", wrap);
     environment.add_filter("list", list);
     environment.add_filter("compact", compact);
@@ -561,34 +561,34 @@ pub(super) fn subject(before: &str) -> String {
 // === filters on objects and lists ===
 
 /// Names given one by one or as lists.
-fn names(arguments: &[Value]) -> Result<Vec<String>, Error> {
-    let mut names = Vec::new();
+fn names(state: &State, arguments: &[Value]) -> Result<HashSet<String>, Error> {
+    let mut names = HashSet::new();
     for argument in arguments {
         if Shape::of(argument) != Shape::List {
-            names.push(text::of(argument)?);
+            names.insert(text::of(argument)?);
             continue;
         }
-        for name in argument.try_iter()?.take(OUTPUT_MAX_BYTES) {
-            names.push(text::of(&name)?);
+        for name in elements(state, argument)? {
+            names.insert(text::of(&name)?);
         }
     }
     Ok(names)
 }
 
-fn pick(value: &Value, arguments: &[Value]) -> Answer {
+fn pick(state: &State, value: &Value, arguments: &[Value]) -> Answer {
     if is_missing(value) {
         return Ok(Value::UNDEFINED);
     }
-    let names = names(arguments)?;
-    select_fields(value, "pick", |name| names.iter().any(|own| own == name))
+    let names = names(state, arguments)?;
+    select_fields(value, "pick", |name| names.contains(name))
 }
 
-fn omit(value: &Value, arguments: &[Value]) -> Answer {
+fn omit(state: &State, value: &Value, arguments: &[Value]) -> Answer {
     if is_missing(value) {
         return Ok(Value::UNDEFINED);
     }
-    let names = names(arguments)?;
-    select_fields(value, "omit", |name| !names.iter().any(|own| own == name))
+    let names = names(state, arguments)?;
+    select_fields(value, "omit", |name| !names.contains(name))
 }
 
 fn select_fields(value: &Value, filter: &str, keep: impl Fn(&str) -> bool) -> Answer {
@@ -697,7 +697,7 @@ fn join(state: &State, value: &Value, separator: Option<&str>, options: &Kwargs)
 }
 
 fn bounded(length: usize) -> Result<(), Error> {
-    if length > OUTPUT_MAX_BYTES { Err(super::json::too_large(OUTPUT_MAX_BYTES).into()) } else { Ok(()) }
+    if length > OUTPUT_MAX_BYTES { Err(EvalError::too_large(OUTPUT_MAX_BYTES).into()) } else { Ok(()) }
 }
 
 // === filters on text ===
@@ -771,11 +771,19 @@ fn replace(text: &str, from: &Value, to: &Value) -> Answer {
     Ok(text.replace(&from, &to).into())
 }
 
+/// What `regex_replace` may look through, in bytes. One search is linear, but each may run to the end of the text before it
+/// takes a short match near its beginning: `a+b|a` does, on nothing but `a`. Texts below 46 KB never come near.
+const SEARCHED_MAX_BYTES: usize = 1 << 30;
+
 fn regex_replace(text: &str, source: &str, to: &str) -> Answer {
     let pattern = pattern(source).map_err(failed)?;
-    let (mut replaced, mut at) = (String::with_capacity(text.len()), 0);
+    let (mut replaced, mut at, mut searched) = (String::with_capacity(text.len()), 0, 0);
     for captures in pattern.captures_iter(text) {
         let whole = captures.get_match();
+        searched += text.len() - at;
+        if searched > SEARCHED_MAX_BYTES {
+            return Err(failed(format!("too many matches in a text of {} bytes", text.len())));
+        }
         replaced.push_str(&text[at..whole.start()]);
         captures.expand(to, &mut replaced);
         at = whole.end();

@@ -112,7 +112,7 @@ impl<'a> Writer<'a> {
 
     fn string(&mut self, text: &str) -> Result<(), EvalError> {
         if text.len() > self.max_bytes {
-            return Err(too_large(self.max_bytes));
+            return Err(EvalError::too_large(self.max_bytes));
         }
         serialize(self.out, text);
         self.check_size()
@@ -196,7 +196,7 @@ impl<'a> Writer<'a> {
     }
 
     fn check_size(&self) -> Result<(), EvalError> {
-        if self.out.len() > self.end_max { Err(too_large(self.max_bytes)) } else { Ok(()) }
+        if self.out.len() > self.end_max { Err(EvalError::too_large(self.max_bytes)) } else { Ok(()) }
     }
 }
 
@@ -207,10 +207,6 @@ pub(super) fn is_omitted(json: &[u8], omit: Omit) -> bool {
         Omit::Null => json == b"null",
         Omit::Empty => matches!(json, b"null" | b"\"\"" | b"[]" | b"{}"),
     }
-}
-
-pub(super) fn too_large(max_bytes: usize) -> EvalError {
-    EvalError::new(format!("output is larger than {max_bytes} bytes"))
 }
 
 fn serialize<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {

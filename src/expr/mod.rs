@@ -34,6 +34,24 @@ pub const OUTPUT_MAX_BYTES: usize = 1 << 20;
 /// What one evaluation may do, in steps of the template engine: about a millisecond of work.
 pub const FUEL: u64 = 50_000;
 
+/// The stack of a thread that evaluates: fuel allows a template to build a list some 8,000 levels deep, and to let go of
+/// such a list takes a call a level. What nobody uses of a stack costs no memory.
+pub const STACK_BYTES: usize = 32 << 20;
+
+/// What one `JSONPath` may look at, in nodes of the document: some tenths of a second of work. The largest reply that is
+/// read has two million.
+pub const NODES_MAX: u64 = 10_000_000;
+
+/// Elements of one `each`; in an envelope, the items of the batch where they are more.
+pub const EACH_MAX: usize = 10_000;
+
+/// Elements of all `each` of one event for one destination, those of lists within lists included; in an envelope, so
+/// many more than there are items.
+pub const ELEMENTS_MAX: usize = 100_000;
+
+/// What one `each` may make, in bytes: of requests, or of one list. For an envelope twice its batch more.
+pub const EACH_MAX_BYTES: usize = 16 << 20;
+
 /// What is wrong with an expression's text, found when it is compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
@@ -94,6 +112,16 @@ impl EvalError {
         Self { message: message.into(), range: None }
     }
 
+    /// More bytes than allowed.
+    pub(crate) fn too_large(max_bytes: usize) -> Self {
+        Self::new(format!("output is larger than {max_bytes} bytes"))
+    }
+
+    /// A list that is longer than allowed.
+    pub(crate) fn too_many(elements_max: usize) -> Self {
+        Self::new(format!("a list of more than {elements_max} elements"))
+    }
+
     fn at(self, range: Range<usize>) -> Self {
         Self { range: Some(range), ..self }
     }
@@ -110,7 +138,7 @@ fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
 }
 
 /// The beginning of a text that may hold an event's data: enough to recognise it, never all of it.
-fn excerpt(text: &str) -> String {
+pub(crate) fn excerpt(text: &str) -> String {
     const MAX_CHARS: usize = 40;
     let mut short: String = text.chars().take(MAX_CHARS).collect();
     if short.len() < text.len() {

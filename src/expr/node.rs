@@ -11,7 +11,7 @@ use bytes::Bytes;
 use minijinja::Value;
 use minijinja::value::{Enumerator, Object, ObjectRepr, ValueKind};
 use serde_json::Value as Json;
-use yoke::Yoke;
+use yoke::{Yoke, Yokeable};
 
 /// An object or list inside a shared JSON tree: a pointer that keeps the tree alive.
 pub(super) struct Node {
@@ -19,6 +19,10 @@ pub(super) struct Node {
     /// How many elements were handed out, in whole rounds; see [`ROUNDS_MAX_ELEMENTS`].
     enumerated: AtomicUsize,
 }
+
+/// What a path picked from a tree.
+#[derive(Yokeable)]
+struct Pieces<'a>(Vec<&'a Json>);
 
 /// How many elements one node hands out before it is found empty. An event can turn `price * quantity` into a list
 /// repeated a hundred million times, which the engine would print without asking for fuel; what fuel allows stays
@@ -124,11 +128,18 @@ impl Node {
         self.project(|json| walk(json, path)).unwrap_or_default()
     }
 
-    /// A piece of this node, known by its address, as a value; a piece of something else is copied.
-    pub(super) fn wrap(&self, piece: &Json) -> Value {
-        scalar(piece)
-            .or_else(|| self.project(|json| find(json, piece)))
-            .unwrap_or_else(|| Value::from_object(Self::root(Arc::new(piece.clone()))))
+    /// Pieces of the whole tree as values, without a copy and without a search for each.
+    pub(super) fn pieces<E>(
+        &self,
+        pick: impl for<'a> FnOnce(&'a Json) -> Result<Vec<&'a Json>, E>,
+    ) -> Result<Vec<Value>, E> {
+        let all: Yoke<Pieces<'static>, _> =
+            Yoke::try_attach_to_cart(Arc::clone(self.tree()), |json| pick(json).map(Pieces))?;
+        let piece = |(index, json)| {
+            let node = || Value::from_object(Self::at(all.map_project_cloned(|pieces, _| pieces.0[index])));
+            scalar(json).unwrap_or_else(node)
+        };
+        Ok(all.get().0.iter().copied().enumerate().map(piece).collect())
     }
 
     pub(super) fn field(&self, key: &str) -> Option<Value> {
@@ -163,29 +174,6 @@ fn number_value(number: &serde_json::Number) -> Value {
 
 fn walk<'a>(json: &'a Json, path: &[String]) -> Option<&'a Json> {
     path.iter().try_fold(json, |json, name| json.as_object()?.get(name))
-}
-
-/// The node of `tree` at the address of `wanted`. A list's own elements are found by arithmetic, so many of one list
-/// cost no more than the way to it.
-fn find<'a>(tree: &'a Json, wanted: &Json) -> Option<&'a Json> {
-    if std::ptr::eq(tree, wanted) {
-        return Some(tree);
-    }
-    match tree {
-        Json::Array(list) => element_at(list, wanted).or_else(|| list.iter().find_map(|json| find(json, wanted))),
-        Json::Object(map) => {
-            let own = map.values().find(|json| std::ptr::eq(*json, wanted));
-            own.or_else(|| map.values().find_map(|json| find(json, wanted)))
-        }
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
-    }
-}
-
-fn element_at<'a>(list: &'a [Json], wanted: &Json) -> Option<&'a Json> {
-    let wanted = std::ptr::from_ref(wanted);
-    let offset_bytes = wanted.addr().checked_sub(list.as_ptr().addr())?;
-    let element = list.get(offset_bytes / size_of::<Json>())?;
-    std::ptr::eq(element, wanted).then_some(element)
 }
 
 impl fmt::Debug for Node {

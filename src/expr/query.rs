@@ -1,8 +1,9 @@
 //! `JSONPath` as it runs: compiled conditions and paths over a `serde_json` tree, by RFC 9535.
 //!
 //! Nothing is cloned and nothing allocated; numbers compare exactly, also integers beyond 2^53 and against floats.
-//! `filter` compiles the text; this file knows no syntax.
+//! Every node that is looked at is paid for. `filter` compiles the text; this file knows no syntax.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 
 use regex::Regex;
@@ -90,12 +91,18 @@ pub(super) enum Term {
     Value(Query),
 }
 
-/// The node that `@` is, and the one that `$` is.
+/// The node that `@` is, the one that `$` is, and what may still be looked at.
 #[derive(Clone, Copy)]
-pub(super) struct Here<'a> {
+pub(super) struct Here<'a, 'b> {
     pub(super) root: &'a Json,
     pub(super) current: &'a Json,
+    pub(super) budget: &'b Budget,
 }
+
+/// How many nodes one evaluation may still look at. Nested filters multiply the size of a document with itself: without
+/// an end, `$..[?$..[?$..a]]` would take days on one event. Once it is spent every search ends early, with an answer
+/// that nobody must believe.
+pub(super) struct Budget(Cell<u64>);
 
 /// What a term comes to.
 #[derive(Clone, Copy)]
@@ -112,15 +119,50 @@ enum Exact {
     Float(f64),
 }
 
+// === impl Budget, Here ===
+
+impl Budget {
+    pub(super) fn new(nodes: u64) -> Self {
+        Self(Cell::new(nodes))
+    }
+
+    /// Pays for so many nodes; `false`: there is not so much left, and from now on nothing.
+    fn pay(&self, nodes: usize) -> bool {
+        self.0.set(self.0.get().saturating_sub(nodes as u64));
+        !self.is_spent()
+    }
+
+    /// Pays for reading a text: a node for every so many bytes.
+    fn pay_text(&self, text: &str) -> bool {
+        const BYTES_PER_NODE: usize = 16;
+        self.pay(text.len() / BYTES_PER_NODE)
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.0.get() == 0
+    }
+}
+
+impl<'a, 'b> Here<'a, 'b> {
+    /// The beginning: `@` is `$`.
+    pub(super) fn root(root: &'a Json, budget: &'b Budget) -> Self {
+        Self { root, current: root, budget }
+    }
+
+    fn at(self, current: &'a Json) -> Self {
+        Self { current, ..self }
+    }
+}
+
 // === impl Query ===
 
 impl Query {
     /// Calls `found` for every node in document order until it answers `false`; so does this then.
-    pub(super) fn visit<'a>(&self, here: Here<'a>, found: &mut dyn FnMut(&'a Json) -> bool) -> bool {
-        visit(&self.segments, self.start(here), here.root, found)
+    pub(super) fn visit<'a>(&self, here: Here<'a, '_>, found: &mut dyn FnMut(&'a Json) -> bool) -> bool {
+        visit(&self.segments, here.at(self.start(here)), found)
     }
 
-    fn start<'a>(&self, here: Here<'a>) -> &'a Json {
+    fn start<'a>(&self, here: Here<'a, '_>) -> &'a Json {
         match self.from {
             From::Root => here.root,
             From::Current => here.current,
@@ -132,18 +174,18 @@ impl Query {
     }
 
     /// The node of a singular path.
-    fn one<'a>(&self, here: Here<'a>) -> Option<&'a Json> {
+    fn one<'a>(&self, here: Here<'a, '_>) -> Option<&'a Json> {
         self.segments.iter().try_fold(self.start(here), |node, segment| match segment {
             Segment::One(selector) => selector.one(node),
             Segment::Many(_) | Segment::Below(_) => None,
         })
     }
 
-    fn exists(&self, here: Here<'_>) -> bool {
+    fn exists(&self, here: Here<'_, '_>) -> bool {
         if self.is_singular() { self.one(here).is_some() } else { !self.visit(here, &mut |_| false) }
     }
 
-    fn count(&self, here: Here<'_>) -> usize {
+    fn count(&self, here: Here<'_, '_>) -> usize {
         let mut count = 0;
         self.visit(here, &mut |_| {
             count += 1;
@@ -153,7 +195,7 @@ impl Query {
     }
 
     /// The node, if there is exactly one.
-    fn only<'a>(&self, here: Here<'a>) -> Option<&'a Json> {
+    fn only<'a>(&self, here: Here<'a, '_>) -> Option<&'a Json> {
         let (mut only, mut count) = (None, 0);
         self.visit(here, &mut |json| {
             only = Some(json);
@@ -164,44 +206,42 @@ impl Query {
     }
 }
 
-fn visit<'a>(
-    segments: &[Segment],
-    mut node: &'a Json,
-    root: &'a Json,
-    found: &mut dyn FnMut(&'a Json) -> bool,
-) -> bool {
+fn visit<'a>(segments: &[Segment], mut here: Here<'a, '_>, found: &mut dyn FnMut(&'a Json) -> bool) -> bool {
+    if !here.budget.pay(1) {
+        return false;
+    }
     for (index, segment) in segments.iter().enumerate() {
         let rest = &segments[index + 1..];
         match segment {
-            Segment::One(selector) => match selector.one(node) {
-                Some(child) => node = child,
+            Segment::One(selector) => match selector.one(here.current) {
+                Some(child) => here = here.at(child),
                 None => return true,
             },
-            Segment::Many(selectors) => return select(selectors, rest, node, root, found),
-            Segment::Below(selectors) => return below(selectors, rest, node, root, found),
+            Segment::Many(selectors) => return select(selectors, rest, here, found),
+            Segment::Below(selectors) => return below(selectors, rest, here, found),
         }
     }
-    found(node)
+    found(here.current)
 }
 
 fn select<'a>(
     selectors: &[Selector],
     rest: &[Segment],
-    node: &'a Json,
-    root: &'a Json,
+    here: Here<'a, '_>,
     found: &mut dyn FnMut(&'a Json) -> bool,
 ) -> bool {
-    selectors.iter().all(|selector| selector.each(node, root, &mut |child| visit(rest, child, root, found)))
+    selectors.iter().all(|selector| selector.each(here, &mut |child| visit(rest, here.at(child), found)))
 }
 
 fn below<'a>(
     selectors: &[Selector],
     rest: &[Segment],
-    node: &'a Json,
-    root: &'a Json,
+    here: Here<'a, '_>,
     found: &mut dyn FnMut(&'a Json) -> bool,
 ) -> bool {
-    select(selectors, rest, node, root, found) && children(node).all(|child| below(selectors, rest, child, root, found))
+    here.budget.pay(1)
+        && select(selectors, rest, here, found)
+        && children(here.current).all(|child| below(selectors, rest, here.at(child), found))
 }
 
 fn children(node: &Json) -> impl Iterator<Item = &Json> {
@@ -224,7 +264,8 @@ impl Selector {
         }
     }
 
-    fn each<'a>(&self, node: &'a Json, root: &'a Json, found: &mut dyn FnMut(&'a Json) -> bool) -> bool {
+    fn each<'a>(&self, here: Here<'a, '_>, found: &mut dyn FnMut(&'a Json) -> bool) -> bool {
+        let node = here.current;
         match self {
             Self::Name(_) | Self::Index(_) => self.one(node).is_none_or(found),
             Self::Wildcard => children(node).all(found),
@@ -233,7 +274,7 @@ impl Selector {
                 slice(list.len(), *start, *end, *step).all(|index| found(&list[index]))
             }
             Self::Filter(condition) => {
-                children(node).filter(|child| condition.holds(Here { root, current: child })).all(found)
+                children(node).all(|child| here.budget.pay(1) && (!condition.holds(here.at(child)) || found(child)))
             }
         }
     }
@@ -269,36 +310,40 @@ fn slice(length: usize, start: Option<i64>, end: Option<i64>, step: i64) -> impl
 // === impl Condition ===
 
 impl Condition {
-    pub(super) fn holds(&self, here: Here<'_>) -> bool {
+    pub(super) fn holds(&self, here: Here<'_, '_>) -> bool {
         match self {
             Self::Any(conditions) => conditions.iter().any(|condition| condition.holds(here)),
             Self::All(conditions) => conditions.iter().all(|condition| condition.holds(here)),
             Self::Not(condition) => !condition.holds(here),
             Self::Exists(query) => query.exists(here),
-            Self::Compare(operator, left, right) => operator.holds(left.operand(here), right.operand(here)),
-            Self::Matches(subject, pattern) => subject.text(here).is_some_and(|text| pattern.is_match(text)),
-            Self::Sets(operator, left, right) => operator.holds(left.json(here), right.json(here)),
+            Self::Compare(operator, left, right) => {
+                operator.holds(left.operand(here), right.operand(here), here.budget)
+            }
+            Self::Matches(subject, pattern) => {
+                subject.text(here).is_some_and(|text| here.budget.pay_text(text) && pattern.is_match(text))
+            }
+            Self::Sets(operator, left, right) => operator.holds(left.json(here), right.json(here), here.budget),
         }
     }
 }
 
 impl Operator {
-    fn holds(self, left: Operand<'_>, right: Operand<'_>) -> bool {
+    fn holds(self, left: Operand<'_>, right: Operand<'_>, budget: &Budget) -> bool {
         match self {
-            Self::Equal => equal(left, right),
-            Self::NotEqual => !equal(left, right),
-            Self::Less => less(left, right),
-            Self::LessOrEqual => less(left, right) || equal(left, right),
-            Self::Greater => less(right, left),
-            Self::GreaterOrEqual => less(right, left) || equal(left, right),
+            Self::Equal => equal(left, right, budget),
+            Self::NotEqual => !equal(left, right, budget),
+            Self::Less => less(left, right, budget),
+            Self::LessOrEqual => less(left, right, budget) || equal(left, right, budget),
+            Self::Greater => less(right, left, budget),
+            Self::GreaterOrEqual => less(right, left, budget) || equal(left, right, budget),
         }
     }
 }
 
 impl SetOperator {
-    fn holds(self, left: Option<&Json>, right: Option<&Json>) -> bool {
+    fn holds(self, left: Option<&Json>, right: Option<&Json>, budget: &Budget) -> bool {
         let Some((left, right)) = left.zip(right.and_then(Json::as_array)) else { return false };
-        let contains = |json: &Json| right.iter().any(|other| json_equal(json, other));
+        let contains = |json: &Json| right.iter().any(|other| json_equal(json, other, budget));
         match self {
             Self::In => contains(left),
             Self::NotIn => !contains(left),
@@ -312,16 +357,19 @@ impl SetOperator {
 // === impl Term ===
 
 impl Term {
-    fn operand<'a>(&'a self, here: Here<'a>) -> Operand<'a> {
+    fn operand<'a>(&'a self, here: Here<'a, '_>) -> Operand<'a> {
         match self {
             Self::Constant(json) => Operand::Json(json),
             Self::Path(_) | Self::Value(_) => self.json(here).map_or(Operand::Nothing, Operand::Json),
-            Self::Length(term) => term.json(here).and_then(length).map_or(Operand::Nothing, Operand::Count),
+            Self::Length(term) => {
+                let length = term.json(here).and_then(|json| length(json, here.budget));
+                length.map_or(Operand::Nothing, Operand::Count)
+            }
             Self::Count(query) => Operand::Count(query.count(here)),
         }
     }
 
-    fn json<'a>(&'a self, here: Here<'a>) -> Option<&'a Json> {
+    fn json<'a>(&'a self, here: Here<'a, '_>) -> Option<&'a Json> {
         match self {
             Self::Constant(json) => Some(json),
             Self::Path(query) => query.one(here),
@@ -330,15 +378,15 @@ impl Term {
         }
     }
 
-    fn text<'a>(&'a self, here: Here<'a>) -> Option<&'a str> {
+    fn text<'a>(&'a self, here: Here<'a, '_>) -> Option<&'a str> {
         self.json(here)?.as_str()
     }
 }
 
 /// Characters of text, elements of a list, fields of an object.
-fn length(json: &Json) -> Option<usize> {
+fn length(json: &Json, budget: &Budget) -> Option<usize> {
     match json {
-        Json::String(text) => Some(text.chars().count()),
+        Json::String(text) => budget.pay_text(text).then(|| text.chars().count()),
         Json::Array(list) => Some(list.len()),
         Json::Object(map) => Some(map.len()),
         Json::Null | Json::Bool(_) | Json::Number(_) => None,
@@ -357,35 +405,48 @@ impl Operand<'_> {
     }
 }
 
-fn equal(left: Operand<'_>, right: Operand<'_>) -> bool {
+fn equal(left: Operand<'_>, right: Operand<'_>, budget: &Budget) -> bool {
     match (left, right) {
         (Operand::Nothing, Operand::Nothing) => true,
-        (Operand::Json(left), Operand::Json(right)) => json_equal(left, right),
+        (Operand::Json(left), Operand::Json(right)) => json_equal(left, right, budget),
         _ => {
             left.number().zip(right.number()).is_some_and(|(left, right)| left.compare(right) == Some(Ordering::Equal))
         }
     }
 }
 
-fn less(left: Operand<'_>, right: Operand<'_>) -> bool {
+fn less(left: Operand<'_>, right: Operand<'_>, budget: &Budget) -> bool {
     if let Some((left, right)) = left.number().zip(right.number()) {
         return left.compare(right) == Some(Ordering::Less);
     }
-    matches!((left, right), (Operand::Json(Json::String(left)), Operand::Json(Json::String(right))) if left < right)
+    match (left, right) {
+        (Operand::Json(Json::String(left)), Operand::Json(Json::String(right))) => {
+            budget.pay_text(shorter(left, right)) && left < right
+        }
+        _ => false,
+    }
 }
 
-fn json_equal(left: &Json, right: &Json) -> bool {
+fn json_equal(left: &Json, right: &Json, budget: &Budget) -> bool {
+    if !budget.pay(1) {
+        return false;
+    }
     match (left, right) {
         (Json::Number(left), Json::Number(right)) => Exact::of(left).compare(Exact::of(right)) == Some(Ordering::Equal),
+        (Json::String(left), Json::String(right)) => budget.pay_text(shorter(left, right)) && left == right,
         (Json::Array(left), Json::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| json_equal(left, right))
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| json_equal(left, right, budget))
         }
         (Json::Object(left), Json::Object(right)) => {
-            left.len() == right.len()
-                && left.iter().all(|(key, left)| right.get(key).is_some_and(|right| json_equal(left, right)))
+            let same = |key, left| right.get(key).is_some_and(|right| json_equal(left, right, budget));
+            left.len() == right.len() && left.iter().all(|(key, left)| same(key, left))
         }
         _ => left == right,
     }
+}
+
+fn shorter<'t>(left: &'t str, right: &'t str) -> &'t str {
+    if left.len() < right.len() { left } else { right }
 }
 
 impl Exact {

@@ -4,7 +4,7 @@
 //! and `message`, then in the event's own fields. Making a scope costs one allocation; everything else waits until asked.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use super::filter::Selection;
 use super::node::{ItemList, Node};
 use super::template::Template;
-use super::{EvalError, OUTPUT_MAX_BYTES, Value, functions};
+use super::{EACH_MAX, EACH_MAX_BYTES, ELEMENTS_MAX, EvalError, OUTPUT_MAX_BYTES, Value, functions};
 use crate::event::{Message, SourceName};
 
 /// How deep `let`s may build on one another. `config` rejects cycles; this keeps one from taking the process down.
@@ -64,6 +64,8 @@ struct Base {
     items: Option<Arc<ItemList>>,
     lets: OnceLock<Box<[Let]>>,
     let_depth: AtomicU8,
+    /// Elements that `each` has run over so far.
+    elements: AtomicUsize,
 }
 
 type Let = OnceLock<Result<Value, EvalError>>;
@@ -145,23 +147,51 @@ impl Scope {
         self.base.root.tree()
     }
 
-    /// A piece of [`Scope::json`] as a value, without a copy; a piece of something else is copied.
-    #[must_use]
-    pub fn wrap(&self, piece: &Json) -> Value {
-        self.base.root.wrap(piece)
-    }
-
     /// The nodes of [`Scope::json`] that a path picks, as values without a copy, in document order.
-    #[must_use]
-    pub fn select(&self, path: &Selection) -> Vec<Value> {
-        path.select(self.json()).into_iter().map(|piece| self.wrap(piece)).collect()
+    ///
+    /// # Errors
+    /// When there are more than `nodes_max`, or finding them takes too long.
+    pub fn select(&self, path: &Selection, nodes_max: usize) -> Result<Vec<Value>, EvalError> {
+        self.base.root.pieces(|json| path.select(json, nodes_max))
     }
 
     /// What one template may make here, in bytes: [`OUTPUT_MAX_BYTES`], and for an envelope twice its batch more.
     #[must_use]
     pub fn output_max_bytes(&self) -> usize {
-        let items_bytes = self.base.items.as_ref().map_or(0, |items| items.size_bytes());
-        OUTPUT_MAX_BYTES + 2 * items_bytes
+        OUTPUT_MAX_BYTES + 2 * self.batch_bytes()
+    }
+
+    /// What one `each` may make here, in bytes: [`EACH_MAX_BYTES`], and for an envelope twice its batch more.
+    #[must_use]
+    pub fn each_max_bytes(&self) -> usize {
+        EACH_MAX_BYTES + 2 * self.batch_bytes()
+    }
+
+    /// How many elements an `each` may have here.
+    #[must_use]
+    pub fn each_max(&self) -> usize {
+        EACH_MAX.max(self.batch_len())
+    }
+
+    /// Counts the elements of an `each`.
+    ///
+    /// # Errors
+    /// When the event has made too many: a list within a list multiplies.
+    pub fn enter(&self, elements: usize) -> Result<(), EvalError> {
+        let elements_max = ELEMENTS_MAX + self.batch_len();
+        let before = self.base.elements.fetch_add(elements, Ordering::Relaxed);
+        if before + elements > elements_max {
+            return Err(EvalError::new(format!("more than {elements_max} elements of `each` in all")));
+        }
+        Ok(())
+    }
+
+    fn batch_bytes(&self) -> usize {
+        self.base.items.as_ref().map_or(0, |items| items.size_bytes())
+    }
+
+    fn batch_len(&self) -> usize {
+        self.base.items.as_ref().map_or(0, |items| items.json().len())
     }
 
     fn new(base: Base) -> Self {
@@ -242,6 +272,7 @@ impl Base {
             items: None,
             lets: OnceLock::new(),
             let_depth: AtomicU8::new(0),
+            elements: AtomicUsize::new(0),
         }
     }
 

@@ -296,7 +296,7 @@ impl Template {
                 Part::Code(code) => code.push(scope, escape, &self.text, out)?,
             }
             if out.len() - start > OUTPUT_MAX_BYTES {
-                return Err(json::too_large(OUTPUT_MAX_BYTES));
+                return Err(EvalError::too_large(OUTPUT_MAX_BYTES));
             }
         }
         Ok(())
@@ -366,7 +366,7 @@ impl Block {
     fn render(&self, scope: &Scope, name: &str, text: &str) -> Result<String, EvalError> {
         let render = || self.environment.get_template(name)?.render(scope.to_value());
         let rendered = render().map_err(|error| eval_error(&error, text, 0))?;
-        if rendered.len() > OUTPUT_MAX_BYTES { Err(json::too_large(OUTPUT_MAX_BYTES)) } else { Ok(rendered) }
+        if rendered.len() > OUTPUT_MAX_BYTES { Err(EvalError::too_large(OUTPUT_MAX_BYTES)) } else { Ok(rendered) }
     }
 }
 

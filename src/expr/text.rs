@@ -40,7 +40,7 @@ fn push_string(out: &mut String, value: &Value, escape: Escape) -> Result<(), Ev
 
 fn push_escaped(out: &mut String, text: &str, escape: Escape) -> Result<(), EvalError> {
     if text.len() > OUTPUT_MAX_BYTES {
-        return Err(super::json::too_large(OUTPUT_MAX_BYTES));
+        return Err(EvalError::too_large(OUTPUT_MAX_BYTES));
     }
     match escape {
         Escape::Plain => out.push_str(text),

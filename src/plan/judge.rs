@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 use super::trace::{Secrets, searched};
 use super::{Destination, ResponseRule, Then};
 use crate::attempt::{Failure, Outcome, Reason};
-use crate::expr::{EvalError, Scope};
+use crate::expr::{EvalError, Omit, Scope, Value, excerpt, template};
 
 /// What came back from outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,9 @@ pub enum Reply {
     /// It cannot be sent at all.
     Unsendable(Failure),
 }
+
+/// Parts of one reply that a rule looks at: one for each item that a batch can have.
+const PARTS_MAX: usize = 100_000;
 
 // === impl Destination ===
 
@@ -148,16 +151,16 @@ impl ResponseRule {
             let outcome = self.then(scope)?.outcome(failure);
             return Ok(Some(vec![outcome; items]));
         };
-        let parts = each.select(scope.json());
+        let parts = scope.select(each, PARTS_MAX)?;
         if parts.is_empty() {
             return Ok(None);
         }
         let mut outcomes = vec![self.rest.outcome(failure); items];
         for (position, part) in parts.into_iter().enumerate() {
-            let scope = scope.with_item(scope.wrap(part), position);
+            let scope = scope.with_item(part.clone(), position);
             let index = self.index_of(&scope, position)?;
             if let Some(outcome) = outcomes.get_mut(index) {
-                let detail = secrets.excerpt(&part.to_string());
+                let detail = secrets.excerpt(&value_text(&part)?);
                 *outcome = self.then(&scope)?.outcome(&Failure { detail, ..failure.clone() });
             }
         }
@@ -172,12 +175,19 @@ impl ResponseRule {
 
     fn then(&self, scope: &Scope) -> Result<Then, EvalError> {
         let value = self.then.value(scope)?;
-        let unknown = || EvalError {
-            message: format!("`then` gave {value}, which is none of ok, retry, split, dead, drop, pause"),
-            range: None,
+        let unknown = || {
+            let given = value_text(&value).map_or_else(|_| "too much".to_owned(), |text| excerpt(&text));
+            let message = format!("`then` gave {given}, which is none of ok, retry, split, dead, drop, pause");
+            EvalError { message, range: None }
         };
         value.as_str().and_then(Then::from_word).ok_or_else(unknown)
     }
+}
+
+fn value_text(value: &Value) -> Result<String, EvalError> {
+    let mut json = Vec::new();
+    template::write_json(value, Omit::Nothing, &mut json)?;
+    Ok(String::from_utf8_lossy(&json).into_owned())
 }
 
 // === impl Then ===

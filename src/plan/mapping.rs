@@ -97,11 +97,15 @@ fn write_each(over: &Each, item: &Mapping, scope: &Scope, omit: Omit, out: &mut 
     let Some(elements) = over.elements(scope).map_err(|error| PlacedError::at("each", error))? else {
         return Ok(false);
     };
+    let end_max = out.len().saturating_add(scope.each_max_bytes());
     out.push(b'[');
     let mut is_first = true;
     for (index, element) in elements.into_iter().enumerate() {
         let scope = scope.with_item(element, index);
         write_element(item, &scope, omit, &mut is_first, out).map_err(|error| error.within("item"))?;
+        if out.len() > end_max {
+            return Err(PlacedError::at("each", EvalError::too_large(scope.each_max_bytes())));
+        }
     }
     out.push(b']');
     Ok(true)

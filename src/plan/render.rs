@@ -14,10 +14,7 @@ use super::{BatchSettings, Destination, Each, Encoding, Mapping, RequestTemplate
 use crate::attempt::ItemKey;
 use crate::event::MessageId;
 use crate::expr::template::Template;
-use crate::expr::{Escape, EvalError, Scope, Value};
-
-/// Elements of one `each`: a bound on what one event can make us send.
-const EACH_MAX: usize = 10_000;
+use crate::expr::{EACH_MAX_BYTES, Escape, EvalError, Scope, Value, ValueKind};
 
 // === impl Destination ===
 
@@ -41,20 +38,26 @@ impl Destination {
         message_id: &MessageId,
         items: &mut Vec<Item>,
     ) -> Result<(), PlacedError> {
-        let mut push = |scope: &Scope, index: u32| -> Result<(), PlacedError> {
-            items.push(Item {
+        let mut push = |scope: &Scope, index: u32| -> Result<usize, PlacedError> {
+            let item = Item {
                 key: ItemKey { rule: rule.fingerprint, index },
                 rule: rule.index,
                 address: rule.address(scope)?,
                 body: rule.request.body(scope)?,
                 message_id: message_id.clone(),
-            });
-            Ok(())
+            };
+            let size_bytes = item.size_bytes() + item.address.url.len();
+            items.push(item);
+            Ok(size_bytes)
         };
-        let Some(each) = &rule.each else { return push(scope, 0) };
+        let Some(each) = &rule.each else { return push(scope, 0).map(drop) };
         let elements = each.elements(scope).map_err(|error| PlacedError::at("each", error))?;
+        let mut size_bytes = 0;
         for (index, element) in (0..).zip(elements.unwrap_or_default()) {
-            push(&scope.with_item(element, index as usize), index)?;
+            size_bytes += push(&scope.with_item(element, index as usize), index)?;
+            if size_bytes > EACH_MAX_BYTES {
+                return Err(PlacedError::at("each", EvalError::too_large(EACH_MAX_BYTES)));
+            }
         }
         Ok(())
     }
@@ -226,22 +229,24 @@ fn line_break() -> EvalError {
 impl Each {
     /// What it runs over; `None` when there is nothing to run over.
     pub(super) fn elements(&self, scope: &Scope) -> Result<Option<Vec<Value>>, EvalError> {
-        match self {
-            Self::Path(selection) => {
-                let mut values = scope.select(selection);
-                values.truncate(EACH_MAX);
-                Ok((!values.is_empty()).then_some(values))
-            }
-            Self::Expression(template) => {
-                let value = template.value(scope)?;
-                if value.is_undefined() || value.is_none() {
-                    return Ok(None);
-                }
-                let elements = value
-                    .try_iter()
-                    .map_err(|_| EvalError { message: "`each` needs a list".to_owned(), range: None })?;
-                Ok(Some(elements.take(EACH_MAX).collect()))
-            }
-        }
+        let elements = match self {
+            Self::Path(selection) => Some(scope.select(selection, scope.each_max())?).filter(|list| !list.is_empty()),
+            Self::Expression(template) => listed(&template.value(scope)?, scope.each_max())?,
+        };
+        scope.enter(elements.as_ref().map_or(0, Vec::len))?;
+        Ok(elements)
     }
+}
+
+/// The elements of a list; text and objects are none.
+fn listed(value: &Value, elements_max: usize) -> Result<Option<Vec<Value>>, EvalError> {
+    if value.is_undefined() || value.is_none() {
+        return Ok(None);
+    }
+    let not_a_list = || EvalError { message: "`each` needs a list".to_owned(), range: None };
+    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        return Err(not_a_list());
+    }
+    let elements: Vec<Value> = value.try_iter().map_err(|_| not_a_list())?.take(elements_max + 1).collect();
+    if elements.len() > elements_max { Err(EvalError::too_many(elements_max)) } else { Ok(Some(elements)) }
 }

@@ -129,10 +129,10 @@ impl Condition {
     /// Whether it holds.
     ///
     /// # Errors
-    /// When an expression fails.
+    /// When an expression fails, or a filter has to look at too much.
     pub fn holds(&self, scope: &Scope) -> Result<bool, EvalError> {
         match self {
-            Self::Filter(filter) => Ok(filter.matches(scope.json())),
+            Self::Filter(filter) => filter.matches(scope.json()),
             Self::Expression(template) => template.is_true(scope),
         }
     }

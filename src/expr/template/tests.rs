@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use super::*;
 use crate::event::Message;
+use crate::expr::filter::Selection;
 use crate::expr::{Items, Names};
 
 pub(in crate::expr) fn names() -> Names {
@@ -40,6 +41,11 @@ pub(in crate::expr) fn eval_in(template: &str, scope: &Scope) -> String {
         Ok(_) => String::from_utf8(out).unwrap(),
         Err(error) => format!("error: {error}"),
     }
+}
+
+/// The one piece that a path picks.
+fn picked(scope: &Scope, path: &str) -> Value {
+    scope.select(&Selection::parse(path).unwrap(), 1).unwrap().remove(0)
 }
 
 fn parse(template: &str) -> Template {
@@ -87,6 +93,8 @@ fn a_lone_expression_keeps_its_type() {
         ("{{ properties.s.length }}", ""),
         ("{{ [properties.n, properties.none] }}", "[9.0,null]"),
         ("{{ {'z': properties.none, 'a': properties.o} }}", r#"{"a":{"b":1,"a":2}}"#),
+        ("{{ {'z': 1, 'a': 2} }}", r#"{"z":1,"a":2}"#),
+        ("{{ object(z=1, a=2) }}", r#"{"z":1,"a":2}"#),
         ("{{ not properties.none }}", "true"),
         ("{{ 2 ** 70 }}", "1180591620717411303424"),
         ("{{ none }}", "null"),
@@ -197,7 +205,7 @@ fn names_are_found_in_the_documented_order() {
     ] {
         assert_eq!(eval_in(template, &scope), json, "{template}");
     }
-    let inner = scope.with_item(scope.wrap(&scope.json()["extra"]), 3);
+    let inner = scope.with_item(picked(&scope, "$.extra"), 3);
     assert_eq!(eval_in("{{ item.x }}/{{ index }}/{{ who }}", &inner), r#""1/3/let""#);
     assert_eq!(eval_in("{{ item }}", &inner), r#"{"x":1}"#);
     assert_eq!(eval_in("{{ [item, index, who] }}", &inner), r#"[{"x":1},3,"let"]"#);
@@ -280,7 +288,7 @@ fn a_reply_has_its_own_names() {
     let reply =
         r#"{"status":200,"headers":{"x":"y"},"body":{"errors":[{"index":1,"errors":[{"reason":"backendError"}]}]}}"#;
     let scope = Scope::reply(&Arc::new(names()), Arc::new(serde_json::from_str(reply).unwrap()));
-    let item = scope.with_item(scope.wrap(&scope.json()["body"]["errors"][0]), 0);
+    let item = scope.with_item(picked(&scope, "$.body.errors[0]"), 0);
     assert_eq!(eval_in("{{ status }}", &scope), "200");
     let then = "{{ 'retry' if item.errors[0].reason in ['backendError', 'stopped'] else 'dead' }}";
     assert_eq!(eval_in(then, &item), r#""retry""#);
@@ -290,10 +298,10 @@ fn a_reply_has_its_own_names() {
 #[test]
 fn selected_pieces_are_found_where_they_are() {
     let scope = scope(r#"{"a":[{"b":[1,{"c":2}]},{"b":[{"c":3}]}]}"#);
-    let path = crate::expr::filter::Selection::parse("$.a[*].b[?@.c]").unwrap();
-    let values: Vec<String> = scope.select(&path).iter().map(ToString::to_string).collect();
+    let path = Selection::parse("$.a[*].b[?@.c]").unwrap();
+    let values: Vec<String> = scope.select(&path, 2).unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(values, [r#"{"c":2}"#, r#"{"c":3}"#]);
-    assert_eq!(scope.wrap(&serde_json::json!({"not": "there"})).to_string(), r#"{"not":"there"}"#);
+    assert_eq!(scope.select(&path, 1).unwrap_err().message, "a list of more than 1 elements");
 }
 
 // === folding ===
