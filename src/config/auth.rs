@@ -62,9 +62,12 @@ fn read_kind(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Auth> {
         "query" => secrets(kind, |field| Some((field.name.to_owned(), secret(expressions, field)?))).map(Auth::Query),
         "hmac" => hmac::read(expressions, kind).map(|hmac| Auth::Hmac(Box::new(hmac))),
         "aws" => aws::read(expressions, kind).map(|aws| Auth::Aws(Box::new(aws))),
-        "oauth2" => oauth2::read(expressions, kind).map(|source| Auth::Token(Arc::new(source))),
+        "oauth2" => {
+            let source = expressions.without_assuming(|| oauth2::read(expressions, kind));
+            source.map(|source| Auth::Token(Arc::new(source)))
+        }
         // Where the credentials are not known there is no key to sign with, and nobody to ask.
-        _ => Some(match google::read(expressions, kind) {
+        _ => Some(match expressions.without_assuming(|| google::read(expressions, kind)) {
             Some(source) => Auth::Token(Arc::new(source)),
             None => Auth::Bearer(UNKNOWN.to_owned()),
         }),

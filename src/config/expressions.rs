@@ -323,6 +323,14 @@ impl<'a> Expressions<'a> {
         self.assumed.borrow().iter().cloned().collect()
     }
 
+    /// Reads what nothing shows that is made of the file: whoever tests it need not have it.
+    pub(super) fn without_assuming<T>(&self, read: impl FnOnce() -> T) -> T {
+        let before = self.assumed.borrow().clone();
+        let result = read();
+        self.assumed.replace(before);
+        result
+    }
+
     /// A name in place of a value that is assumed to be there: what is made with it shows where the value would be.
     fn stand_in(&self, missing: &Missing) -> Option<String> {
         self.assumed.borrow().contains(missing).then(|| missing.name().to_owned())

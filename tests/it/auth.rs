@@ -13,8 +13,9 @@ use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::support::app::{HEAD, KEY};
 use crate::support::fake::Recorded;
-use crate::support::{Answer, Fake, TestApp};
+use crate::support::{Answer, Binary, Fake, TestApp, eventually};
 
 /// A destination `crm` at the fake's, with these lines of its own.
 fn crm(fake: &Fake, lines: &str) -> String {
@@ -394,6 +395,67 @@ async fn a_service_account_asks_google_with_an_assertion_that_its_key_has_signed
     let key = RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()).unwrap();
     let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public().as_ref());
     public.verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn a_service_account_gets_an_id_token_for_an_audience() {
+    let answer = Answer::status(200).body(&json!({ "id_token": "the.id.token" }).to_string());
+    let (api, endpoint) = (Fake::start(), Fake::replying([answer]));
+    let mut account: Value = serde_json::from_str(ACCOUNT).unwrap();
+    account["token_uri"] = endpoint.url().into();
+    let lines = r#"auth = { google = { credentials = "{{ env.ACCOUNT }}", audience = "https://run.example" } }"#;
+    let app = TestApp::with_variables(&crm(&api, lines), &[("ACCOUNT", &account.to_string())]).await;
+
+    app.track("u1", "Any").await;
+    app.quiet().await;
+
+    assert_eq!(api.requests()[0].headers["authorization"], "Bearer the.id.token");
+    let wire = &endpoint.requests()[0].wire;
+    let claims = URL_SAFE_NO_PAD.decode(wire.split('.').nth(1).unwrap()).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    assert_eq!((&claims["target_audience"], &claims["scope"]), (&json!("https://run.example"), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_test_in_the_file_needs_no_credentials_that_only_a_token_endpoint_sees() {
+    let text = r#"
+[destinations.crm]
+url = "https://crm.example.com"
+auth = { google = { credentials = "{{ env.ACCOUNT }}", scope = "s" } }
+
+[[tests]]
+name = "the token is asked for later"
+destination = "crm"
+event = '{"type":"track","event":"Any","userId":"u1"}'
+expect = '[{"headers":{"authorization":"Bearer ***"}}]'
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("libroseg.toml"), text).unwrap();
+    let output = Binary::command().arg("test").current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+async fn the_log_tells_that_credentials_are_refused_and_none_of_them() {
+    let endpoint = Fake::start();
+    endpoint.then_always(Answer::status(401).body("we do not know the-client with hush-hush-hush"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libroseg.toml");
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n{HEAD}[destinations.crm]\nurl = \"{0}\"\nauth = {{ oauth2 = {{ token_url = \"{0}\", \
+         client_id = \"the-client\", client_secret = \"{{{{ env.HUSH }}}}\" }} }}\n",
+        endpoint.url()
+    );
+    std::fs::write(&path, text).unwrap();
+    let binary = Binary::start_with(&path, &[("HUSH", "hush-hush-hush"), ("LIBROSEG_LOG", "trace")]);
+    let client = crate::support::client();
+    let event = json!({ "userId": "u1", "event": "Any" });
+    let request = client.post(format!("{}/v1/track", binary.url)).basic_auth(KEY, Some("")).body(event.to_string());
+    assert_eq!(request.send().await.unwrap().status(), 200);
+
+    eventually("the destination rests", || binary.log().contains("the destination rests")).await;
+    assert!(binary.log().contains("we do not know the-client with [secret]"), "{}", binary.log());
+    assert!(!binary.log().contains("hush-hush-hush"), "{}", binary.log());
 }
 
 // --- AWS

@@ -9,9 +9,10 @@ use url::Url;
 
 use super::{UNKNOWN, constant, secret, words};
 use crate::config::codes::Code;
+use crate::config::diagnostic::Diagnostic;
 use crate::config::expressions::Expressions;
-use crate::config::table::Field;
-use crate::plan::auth::token::{ServiceAccount, TokenSource};
+use crate::config::table::{Field, Table};
+use crate::plan::auth::token::{ServiceAccount, TokenSource, Wants};
 
 /// Who gives tokens when the credentials do not say.
 const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
@@ -26,16 +27,32 @@ pub(super) fn read(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<T
     let help = "write `credentials = \"{{ file('/run/secrets/google.json') }}\"`";
     let credentials = table.require("credentials", help);
     let text = credentials.as_ref().and_then(|field| secret(expressions, field));
-    let help = "for example `scope = \"https://www.googleapis.com/auth/bigquery.insertdata\"`";
-    let scope = table.require("scope", help).and_then(|field| words(expressions, &field));
+    let wants = wants(expressions, &table);
     let subject = table.get("subject").and_then(|field| constant(expressions, &field));
     table.finish();
-    let (field, text) = (credentials?, text.filter(|text| text != UNKNOWN)?);
+    let (wants, field, text) = (wants?, credentials?, text.filter(|text| text != UNKNOWN)?);
     let account = account(&text).map_err(|why| {
         let error = field.error(Code::BadKey, format!("`credentials` {why}"));
         expressions.findings.add(error.help("a service account's JSON is wanted; what is there is not shown"));
     });
-    Some(TokenSource::Google(Box::new(ServiceAccount { scope: scope?, subject, ..account.ok()? })))
+    Some(TokenSource::Google(Box::new(ServiceAccount { wants, subject, ..account.ok()? })))
+}
+
+/// `scope` or `audience`.
+fn wants(expressions: &Expressions<'_>, table: &Table<'_>) -> Option<Wants> {
+    let help = "for example `scope = \"https://www.googleapis.com/auth/bigquery.insertdata\"`";
+    match (table.get("scope"), table.get("audience")) {
+        (Some(_), Some(audience)) => {
+            let message = "`google` wants `scope` for an access token or `audience` for an ID token, not both";
+            expressions.findings.add(Diagnostic::error(Code::BadValue, audience.key_span(), message));
+            None
+        }
+        (None, Some(audience)) => constant(expressions, &audience).map(Wants::Audience),
+        (scope, None) => {
+            let scope = scope.or_else(|| table.require("scope", help))?;
+            words(expressions, &scope).map(Wants::Scope)
+        }
+    }
 }
 
 /// A service account from its JSON; else why not, without a word of it.
@@ -60,7 +77,7 @@ fn account(text: &str) -> Result<ServiceAccount, String> {
         key: key(&secret).ok_or("have a `private_key` that is not an RSA key in PEM")?,
         secret,
         token_url,
-        scope: String::new(),
+        wants: Wants::Scope(String::new()),
         subject: None,
     })
 }

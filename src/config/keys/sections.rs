@@ -444,7 +444,8 @@ fn oauth2_params() -> Section {
 fn google() -> Section {
     let keys = vec![
         key("credentials", text("string", ""), "the JSON of a service account's key, as text").must_be_given(),
-        key("scope", some(text("string", "")), "what the token is for").must_be_given(),
+        key("scope", some(text("string", "")), "what the access token is for; must be given without `audience`"),
+        key("audience", text("string", ""), "instead of `scope`: an ID token for this audience, as Cloud Run wants it"),
         key("subject", text("string", ""), "the person of the domain on whose behalf we act").otherwise("the account itself"),
     ];
     section("`google`", "", "A token of Google's for a service account, kept and replaced before it ends.", keys)

@@ -78,10 +78,18 @@ pub struct ServiceAccount {
     pub secret: String,
     /// The endpoint.
     pub token_url: String,
-    /// What the token is for, separated by spaces.
-    pub scope: String,
+    /// What is asked for.
+    pub wants: Wants,
     /// Somebody of the domain on whose behalf we act.
     pub subject: Option<String>,
+}
+
+/// Which of Google's tokens.
+pub enum Wants {
+    /// An access token for these scopes, separated by spaces.
+    Scope(String),
+    /// An ID token for this audience, as Cloud Run wants it.
+    Audience(String),
 }
 
 /// A token as it was given.
@@ -214,8 +222,8 @@ fn oauth_error(body: &[u8]) -> Option<String> {
 
 fn token(body: &[u8], now: Timestamp) -> Option<Token> {
     let answer: Json = serde_json::from_slice(body).ok()?;
-    let value =
-        answer["access_token"].as_str().filter(|value| !value.is_empty() && !value.contains(char::is_control))?;
+    let value = answer["access_token"].as_str().or_else(|| answer["id_token"].as_str());
+    let value = value.filter(|value| !value.is_empty() && !value.contains(char::is_control))?;
     let lifetime = lifetime(&answer["expires_in"]);
     let end = |at: SignedDuration| now.saturating_add(at).unwrap_or(Timestamp::MAX);
     Some(Token {
@@ -288,11 +296,14 @@ impl ServiceAccount {
         let seconds = now.as_second();
         let mut claims = json!({
             "iss": self.email,
-            "scope": self.scope,
             "aud": self.token_url,
             "iat": seconds,
             "exp": seconds + ASSERTION_SECONDS,
         });
+        match &self.wants {
+            Wants::Scope(scope) => claims["scope"] = scope.as_str().into(),
+            Wants::Audience(audience) => claims["target_audience"] = audience.as_str().into(),
+        }
         if let Some(subject) = &self.subject {
             claims["sub"] = subject.as_str().into();
         }
