@@ -400,7 +400,8 @@ fn the_commands_and_variables_are_those_of_the_help() {
 // === docs/config.md ===
 
 /// Variables of the page that are not any text.
-const VALUES: [(&str, &str); 2] = [
+const VALUES: [(&str, &str); 3] = [
+    ("BIGQUERY_CREDENTIALS", include_str!("../fixtures/auth/service-account.json")),
     ("WHSEC", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
     ("GOOGLE_CREDENTIALS", include_str!("../fixtures/auth/service-account.json")),
 ];
