@@ -31,6 +31,7 @@ mod replay;
 mod retries;
 mod rooms;
 mod sdks;
+mod seeds;
 mod serving;
 mod shutdown;
 mod support;

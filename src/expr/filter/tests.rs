@@ -224,6 +224,7 @@ fn any_path() -> impl Strategy<Value = String> {
         1 => (-2..3, -2..4, -2..3).prop_map(|(start, end, step)| format!("[{start}:{end}:{step}]")),
         1 => (-1..2).prop_map(|bound| format!("[?@ > {bound}]")),
         1 => ("[abc]", "[abc]").prop_map(|(name, text)| format!("[?@.{name} == '{text}']")),
+        1 => ("[abc]", -1..2).prop_map(|(name, bound)| format!("[?length(@.{name}) > {bound} || @.{name}[?@ == {bound}]]")),
     ];
     prop::collection::vec(step, 1..4).prop_map(|steps| format!("${}", steps.concat()))
 }
@@ -243,6 +244,10 @@ fn any_predicate() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         4 => (any_term(), operator, any_term()).prop_map(|(left, operator, right)| format!("{left} {operator} {right}")),
         1 => any_path(),
+        1 => any_path().prop_map(|path| format!("!{path}")),
+        1 => (any_singular(), any_singular()).prop_map(|(left, right)| format!("in({left}, {right})")),
+        1 => (any_singular(), any_singular()).prop_map(|(left, right)| format!("any_of({left}, {right})")),
+        1 => (any_singular(), any_singular()).prop_map(|(left, right)| format!("subset_of({left}, {right})")),
         1 => (any_singular(), "[abc.]{1,2}").prop_map(|(path, pattern)| format!("search({path}, '{pattern}')")),
         1 => (any_singular(), "[abc.]{1,2}").prop_map(|(path, pattern)| format!("match({path}, '{pattern}')")),
     ];
@@ -256,7 +261,7 @@ fn any_predicate() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn conditions_agree_with_the_library(filter in any_predicate(), document in any_document()) {
