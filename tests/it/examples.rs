@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::Binary;
 
 /// A service's limits change, so a file says where they stand and when somebody looked. These are no service's.
-const OF_NO_SERVICE: [&str; 3] = ["archive", "many", "webhook"];
+const OF_NO_SERVICE: [&str; 2] = ["archive", "many"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

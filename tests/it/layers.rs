@@ -42,8 +42,8 @@ async fn two_instances_of_a_preset_send_to_their_own_places_with_their_own_token
 async fn only_the_variable_that_is_read_has_to_be_set() {
     let fake = Fake::start();
     let lines = format!(
-        "[destinations.hook]\nextends = \"webhook\"\n\
-         env = {{ WEBHOOK_URL = \"{}/{{{{ env.SHOP }}}}\", WEBHOOK_KEY = \"{{{{ env.SHOP_KEY }}}}\" }}\n",
+        "[destinations.search]\nextends = \"elasticsearch\"\n[destinations.search.env]\n\
+         ELASTICSEARCH_URL = \"{}/{{{{ env.SHOP }}}}\"\nELASTICSEARCH_API_KEY = \"{{{{ env.SHOP_KEY }}}}\"\n",
         fake.url()
     );
     let app = TestApp::with_variables(&lines, &[("SHOP", "shoes"), ("SHOP_KEY", "the-key-of-the-shop")]).await;
@@ -51,8 +51,8 @@ async fn only_the_variable_that_is_read_has_to_be_set() {
     app.track("u1", "Any").await;
     app.run_for(Duration::from_secs(5)).await;
 
-    assert_eq!(fake.requests()[0].path, "/shoes");
-    assert_eq!(fake.requests()[0].headers["x-api-key"], "the-key-of-the-shop");
+    assert_eq!(fake.requests()[0].path, "/shoes/_bulk");
+    assert_eq!(fake.requests()[0].headers["authorization"], "ApiKey the-key-of-the-shop");
 }
 
 #[tokio::test]
