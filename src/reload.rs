@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{self, Diagnostic, Environment, Style, Unset};
+use crate::config::{self, Diagnostic, Environment, Style};
 use crate::plan::Plan;
 
 /// The file and the plan in force.
@@ -220,7 +220,7 @@ impl Fresh {
 }
 
 fn compile(path: &Path, variables: &BTreeMap<String, String>) -> Result<Fresh, LoadError> {
-    let (text, result) = check(path, variables, Unset::Mistake)?;
+    let (text, result) = check(path, &environment(variables.clone()))?;
     let name = path.display().to_string();
     let draw = |diagnostics: &[Diagnostic]| config::draw(&name, &text, diagnostics, Style::Plain, LOG_WIDTH);
     match result {
@@ -243,14 +243,19 @@ pub fn read(path: &Path, variables: &BTreeMap<String, String>) -> Result<Arc<Pla
 /// The text of a file and what it compiles to.
 type Checked = (String, Result<config::Compiled, Vec<Diagnostic>>);
 
-/// Reads and compiles a file: what start-up, reload and `--check` all do. Only a check may assume what is not set.
+/// Reads and compiles a file: what start-up, reload and `--check` all do.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn check(path: &Path, variables: &BTreeMap<String, String>, unset: Unset) -> Result<Checked, LoadError> {
+pub fn check(path: &Path, environment: &Environment<'_>) -> Result<Checked, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
     let text = fs::read_to_string(path).map_err(unreadable)?;
-    let environment = Environment { variables: variables.clone(), read_file: &|path| fs::read_to_string(path), unset };
-    let result = config::compile(&text, &environment);
+    let result = config::compile(&text, environment);
     Ok((text, result))
+}
+
+/// These variables, and the files of this machine, on which the configuration is to run.
+#[must_use]
+pub fn environment(variables: BTreeMap<String, String>) -> Environment<'static> {
+    Environment { variables, read_file: &|path| fs::read_to_string(path), ..Environment::default() }
 }

@@ -12,13 +12,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
 use super::{DONE, UNABLE, WRONG, env_file};
-use crate::config::{self, Code, Diagnostic, Severity, Unset};
+use crate::config::{self, Code, Diagnostic, Environment, Severity, Target, Unset};
 use crate::plan::{Plan, QueueKind, QueueSettings};
+use crate::rehearse;
 use crate::reload;
 
 pub(super) const EXAMPLES: &str = "\
@@ -28,6 +30,7 @@ Examples:
   libroseg check
   libroseg check libroseg.toml examples/configs/*.toml
   libroseg check --env-file .env --deny warnings
+  libroseg check --assume-env --target vercel --max-duration 60s
   libroseg check --assume-env --format github
   libroseg check --assume-env --format sarif > libroseg.sarif";
 
@@ -54,6 +57,18 @@ pub(super) struct Options {
     /// Take variables that are not set, and files of secrets that cannot be read, as there and unknown
     #[arg(long)]
     assume_env: bool,
+
+    /// Do not run the tests that the files carry
+    #[arg(long)]
+    no_tests: bool,
+
+    /// Say as well what cannot work there
+    #[arg(long, value_name = "PLACE", value_enum)]
+    target: Option<Place>,
+
+    /// The longest the function may run, its `maxDuration` [default: 300s]
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "target")]
+    max_duration: Option<Duration>,
 }
 
 /// How the answer is written.
@@ -68,6 +83,13 @@ enum Format {
     Sarif,
     /// Annotations of GitHub Actions
     Github,
+}
+
+/// Where a file is to run, if not on a machine or in a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Place {
+    /// A Vercel Function
+    Vercel,
 }
 
 /// The word for all warnings.
@@ -93,7 +115,7 @@ struct Told {
 }
 
 /// Where something stands in a file: lines and columns from 1, columns in characters; the end is not part of it.
-struct Place {
+struct Position {
     line: usize,
     column: usize,
     end_line: usize,
@@ -104,6 +126,8 @@ struct Place {
 struct Summary {
     sources: usize,
     destinations: usize,
+    /// Tests that were run; all of them hold.
+    tests: usize,
     /// Names of destinations that are off, and why.
     off: Vec<(String, String)>,
     queue: QueueSettings,
@@ -134,11 +158,21 @@ pub(super) fn run(files: &[PathBuf], options: &Options, variables: &BTreeMap<Str
 }
 
 fn check(path: &Path, options: &Options, variables: &BTreeMap<String, String>) -> File {
-    let unset = if options.assume_env { Unset::Assumed } else { Unset::Mistake };
-    let result = match reload::check(path, variables, unset) {
+    let environment = Environment {
+        unset: if options.assume_env { Unset::Assumed } else { Unset::Mistake },
+        target: options.target(),
+        ..reload::environment(variables.clone())
+    };
+    let result = match reload::check(path, &environment) {
         Ok((text, result)) => {
-            let summary = result.as_ref().ok().map(|compiled| Summary::of(&compiled.plan));
+            let mut summary = result.as_ref().ok().map(|compiled| Summary::of(&compiled.plan));
             let mut diagnostics = result.map_or_else(|mistakes| mistakes, |compiled| compiled.warnings);
+            if let Some(right) = summary.as_mut().filter(|_| !options.no_tests) {
+                let (tests, failures) = run_tests(&text);
+                right.tests = tests;
+                diagnostics.extend(failures);
+            }
+            summary = summary.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
             diagnostics.retain(|diagnostic| diagnostic.is_error() || !options.allows(diagnostic.code));
             let denied = diagnostics.iter().filter(|diagnostic| options.denies(diagnostic)).count();
             Ok(Told { text, diagnostics, denied, summary })
@@ -146,6 +180,17 @@ fn check(path: &Path, options: &Options, variables: &BTreeMap<String, String>) -
         Err(error) => Err(std::error::Error::source(&error).unwrap_or(&error).to_string()),
     };
     File { name: path.display().to_string(), result }
+}
+
+/// Runs the tests of a file. Answers how many there are, and what is wrong with them.
+fn run_tests(text: &str) -> (usize, Vec<Diagnostic>) {
+    match super::test::cases(text) {
+        Ok(cases) => {
+            let failures = cases.iter().flat_map(|case| rehearse::run(text, case).failures);
+            (cases.len(), failures.collect())
+        }
+        Err(mistakes) => (0, mistakes),
+    }
 }
 
 fn exit_code(files: &[File]) -> u8 {
@@ -159,6 +204,10 @@ fn kinds(with_all: bool) -> PossibleValuesParser {
     PossibleValuesParser::new(all.into_iter().chain(kinds))
 }
 
+fn duration(text: &str) -> Result<Duration, String> {
+    config::units::duration(text).map_err(|wrong| wrong.message)
+}
+
 fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
@@ -166,6 +215,15 @@ fn counted(count: usize, noun: &str) -> String {
 // === impl Options ===
 
 impl Options {
+    fn target(&self) -> Target {
+        match self.target {
+            Some(Place::Vercel) => {
+                Target::Vercel { duration_max: self.max_duration.unwrap_or(Target::VERCEL_DURATION) }
+            }
+            None => Target::Machine,
+        }
+    }
+
     fn allows(&self, code: Code) -> bool {
         self.allow.iter().any(|kind| kind == code.as_str())
     }
@@ -224,9 +282,9 @@ impl Told {
     }
 }
 
-// === impl Place ===
+// === impl Position ===
 
-impl Place {
+impl Position {
     fn of(text: &str, span: &Range<usize>) -> Self {
         let (line, column) = config::line_column(text, span.start);
         let (end_line, end_column) = config::line_column(text, span.end.max(span.start));
@@ -248,6 +306,7 @@ impl Summary {
         Self {
             sources: sources.len(),
             destinations: plan.destinations.len(),
+            tests: 0,
             off: off.collect(),
             queue: plan.queue.clone(),
         }
@@ -258,6 +317,9 @@ impl Summary {
         if !self.off.is_empty() {
             let names: Vec<String> = self.off.iter().map(|(name, why)| format!("{name}: {why}")).collect();
             parts.push(format!("{} off ({})", names.len(), names.join("; ")));
+        }
+        if self.tests > 0 {
+            parts.push(counted(self.tests, "test"));
         }
         parts
     }

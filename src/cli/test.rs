@@ -111,7 +111,12 @@ fn of_file(file: &Path, options: &Options) -> io::Result<Outcome> {
 /// The tests of a file, whatever variables there are here.
 pub(super) fn cases(text: &str) -> Result<Vec<Case>, Vec<Diagnostic>> {
     let read_file = |path: &Path| fs::read_to_string(path);
-    let environment = Environment { variables: BTreeMap::new(), read_file: &read_file, unset: Unset::Assumed };
+    let environment = Environment {
+        variables: BTreeMap::new(),
+        read_file: &read_file,
+        unset: Unset::Assumed,
+        ..Environment::default()
+    };
     let mut mistakes = match config::compile(text, &environment) {
         Ok(compiled) => return Ok(compiled.cases),
         Err(mistakes) => mistakes,

@@ -6,13 +6,16 @@ use url::{Host, Url};
 
 use super::codes::Code;
 use super::diagnostic::Diagnostic;
-use super::expressions::{Compiled, has_braces};
+use super::expressions::Compiled;
 use super::findings::Findings;
 use super::spelling::nearest;
 use super::table::{Field, Text};
+use crate::expr::NameUse;
 
 /// The usual methods (RFC 9110, section 9, and RFC 5789).
 const METHODS: [&str; 7] = ["POST", "PUT", "PATCH", "GET", "DELETE", "HEAD", "OPTIONS"];
+
+const SCHEMES: [&str; 2] = ["https://", "http://"];
 
 /// Headers that the HTTP client alone can set right.
 const CLIENTS_OWN: [&str; 5] = ["content-length", "transfer-encoding", "connection", "upgrade", "te"];
@@ -71,21 +74,24 @@ pub(super) fn header_value(findings: &Findings<'_>, field: &Field<'_>, value: &s
 
 /// Checks the `url` of this key: its scheme and host are constant, and what is known of it is a URL.
 pub(super) fn url(findings: &Findings<'_>, text: &Text<'_>, key: &str, url: &Compiled) {
-    if !url.is_settled {
-        return;
-    }
     let constant = url.template.as_constant();
     let known = match constant {
         Some(value) => value.as_str().unwrap_or_default(),
         None => url.template.constant_prefix(),
     };
-    let rest = ["https://", "http://"].iter().find_map(|scheme| strip_prefix_ignoring_case(known, scheme));
+    let rest = SCHEMES.iter().find_map(|scheme| strip_prefix_ignoring_case(known, scheme));
+    let is_open =
+        constant.is_none() && SCHEMES.iter().any(|scheme| strip_prefix_ignoring_case(scheme, known).is_some());
     let Some(rest) = rest else {
+        if is_open {
+            findings.extend(chosen_by_event(text, url));
+            return;
+        }
         let mut error = text.error(Code::BadUrl, format!("`{key}` must begin with `https://` or `http://`"));
-        if has_braces(text.value) {
+        if text.value.starts_with('{') {
             error = error.help("this is about the value with its variables filled in, which is not shown");
         }
-        findings.add(if constant.is_some() { error } else { chosen_by_event(text, url) });
+        findings.add(error);
         return;
     };
     let path = rest.find('/').map_or("", |at| &rest[at..]);
@@ -94,7 +100,7 @@ pub(super) fn url(findings: &Findings<'_>, text: &Text<'_>, key: &str, url: &Com
     }
     let host_end = rest.find(['/', '\\', '?', '#']);
     if host_end.is_none() && constant.is_none() {
-        findings.add(chosen_by_event(text, url));
+        findings.extend(chosen_by_event(text, url));
         return;
     }
     if host_end == Some(0) {
@@ -114,14 +120,12 @@ pub(super) fn url(findings: &Findings<'_>, text: &Text<'_>, key: &str, url: &Com
 
 /// Checks a `path`: it begins with a slash, so it cannot become part of the host.
 pub(super) fn path(findings: &Findings<'_>, text: &Text<'_>, path: &Compiled) {
-    if !path.is_settled {
-        return;
-    }
     let known = match path.template.as_constant() {
         Some(value) => value.as_str().unwrap_or_default(),
         None => path.template.constant_prefix(),
     };
-    if !known.starts_with('/') {
+    let is_unknown = known.is_empty() && !path.is_settled && event_in_hole(path).is_none();
+    if !known.starts_with('/') && !is_unknown {
         let error = text.error(Code::BadPath, "`path` must begin with `/`");
         findings.add(error.help("it is appended to `url` as it is"));
     }
@@ -144,11 +148,22 @@ fn dot_segment(text: &Text<'_>) -> Diagnostic {
     text.error(Code::BadPath, "`.` and `..` are not allowed as pieces of a path").help("write the path they lead to")
 }
 
-fn chosen_by_event(text: &Text<'_>, url: &Compiled) -> Diagnostic {
-    let span = url.names.first().map_or(text.span.clone(), |name| text.place(&name.range));
-    Diagnostic::error(Code::HostFromEvent, span, "an event may not choose where it is sent")
-        .label("this is not known before an event comes")
-        .help("scheme and host of `url` must be constant; events can shape what follows the host's `/`")
+/// The error that an event would choose the host, unless a variable does that is not set here.
+fn chosen_by_event(text: &Text<'_>, url: &Compiled) -> Option<Diagnostic> {
+    let by_event = event_in_hole(url);
+    if by_event.is_none() && !url.is_settled {
+        return None;
+    }
+    let span = by_event.map_or(text.span.clone(), |name| text.place(&name.range));
+    let error = Diagnostic::error(Code::HostFromEvent, span, "an event may not choose where it is sent");
+    let help = "scheme and host of `url` must be constant; events can shape what follows the host's `/`";
+    Some(error.label("this is not known before an event comes").help(help))
+}
+
+/// What the first piece that is not known reads of an event.
+fn event_in_hole(compiled: &Compiled) -> Option<&NameUse> {
+    let hole = compiled.template.holes().into_iter().next()?;
+    compiled.names.iter().find(|name| hole.start <= name.range.start && name.range.end <= hole.end)
 }
 
 /// Without TLS anybody between here and there reads events and secrets; not so within a machine or a private network.

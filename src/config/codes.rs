@@ -99,6 +99,8 @@ codes! {
 
         // --- tests
         TestFailed "test-failed": "A test of the file does not hold", "Correct the mapping, or what is expected: `libroseg test --update` writes down what is made";
+        // --- where it is to run
+        NotOnTarget "not-on-target": "What the file asks for is impossible where it is to run", "Write what the message says, or run it on a machine";
     }
     Warning {
         NoSources "no-sources": "There are no `[sources]`: nobody can send", "Add `[sources.NAME]` with `write_keys`";
@@ -112,6 +114,7 @@ codes! {
         NoTls "no-tls": "Events and secrets travel unencrypted to a public host", "Write `https://`";
         ExpectsNothing "expects-nothing": "A test has neither `expect` nor `outcome`", "Say what is expected, or have `libroseg test --update` write it down";
         SameName "same-name": "Two tests of one destination are called the same", "Say in each what it alone holds";
+        IdleOnTarget "idle-on-target": "What the file says means nothing where it is to run", "Remove it, unless the same file runs elsewhere too";
         UnusualMethod "unusual-method": "The HTTP method is one that hardly any service has", "Correct its spelling, if it is a slip";
     }
 }

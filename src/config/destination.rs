@@ -547,6 +547,10 @@ impl Definitions {
 fn rules(expressions: &Expressions<'_>, table: &Table<'_>, written_as: Type) -> Option<Vec<Rule>> {
     let fields = table.get("rules").and_then(|field| field.list()).unwrap_or_default();
     let tables: Vec<Table<'_>> = fields.iter().filter_map(|field| field.table("a rule")).collect();
+    if tables.len() < fields.len() {
+        // What a rule that is none would have used is not unknown.
+        any_key(table);
+    }
     let alone = Layers { destination: table, rule: None };
     // What all rules share may say `item` only if all of them have one.
     let has_each = |table: &Table<'_>| table.entries().contains_key("each");

@@ -211,7 +211,8 @@ impl<'a> Expressions<'a> {
         self.is_lenient.get()
     }
 
-    fn assumes_unset(&self) -> bool {
+    /// Whether variables that are not set are taken as set elsewhere.
+    pub(super) fn assumes_unset(&self) -> bool {
         self.environment.unset == Unset::Assumed
     }
 
@@ -386,6 +387,9 @@ impl<'a> Expressions<'a> {
         let template = match Template::parse(text.value) {
             Ok(template) => template,
             Err(mistakes) => {
+                for name in Template::names_of(text.value, &mistakes) {
+                    self.check_name(&name, text, sees);
+                }
                 for mistake in mistakes {
                     self.mistake(text, mistake);
                 }
@@ -394,33 +398,38 @@ impl<'a> Expressions<'a> {
         };
         let is_value = template.is_value();
         let errors_before = self.findings.error_count();
-        let mut is_settled = true;
+        let mut unknown: Vec<Range<usize>> = Vec::new();
         for file in template.files() {
-            is_settled &= self.read_file(&file, text);
+            if !self.read_file(&file, text) {
+                unknown.push(file.range);
+            }
         }
         for call in file_calls(text.value).into_iter().filter(|call| !is_constant_call(call, &template)) {
             let error = Diagnostic::error(Code::BadValue, text.place(&call), "`file` takes a constant path in quotes");
             self.findings.add(error.help("a file is read when the configuration is, not when an event comes"));
         }
         let mut names = template.names();
-        let reads_secrets = names.iter().any(|name| name.path.starts_with("env")) || !template.files().is_empty();
+        let secrets: Vec<Range<usize>> = secrets(&names, &template.files());
+        let holes = template.holes();
         names.retain(|name| {
             let (is_event, is_known) = self.check_name(name, text, sees);
-            is_settled &= is_known;
+            if !is_known {
+                unknown.push(name.range.clone());
+            }
             is_event
         });
         if self.findings.error_count() > errors_before {
             return None;
         }
-        if !is_settled {
-            return Some(Compiled { template, names, is_value, is_settled });
-        }
-        let folded = template.fold(&self.scope.borrow());
+        let is_settled = unknown.is_empty();
+        let folded = template.fold(&self.scope.borrow(), &unknown);
         match folded {
             Ok(template) => Some(Compiled { template, names, is_value, is_settled }),
             Err(error) => {
-                let span = error.range.map_or(text.span.clone(), |range| text.place(&range));
-                let diagnostic = Diagnostic::error(Code::ExpressionFails, span, error.message);
+                let range = error.range.unwrap_or(0..text.value.len());
+                let diagnostic = Diagnostic::error(Code::ExpressionFails, text.place(&range), error.message);
+                let hole = holes.iter().find(|hole| is_within(&range, hole));
+                let reads_secrets = secrets.iter().any(|secret| hole.is_none_or(|hole| is_within(secret, hole)));
                 self.findings.add(if reads_secrets { without_values(diagnostic) } else { diagnostic });
                 None
             }
@@ -555,12 +564,13 @@ impl<'a> Expressions<'a> {
         }
         let near = nearest(variable, self.environment.variables.keys().chain(renamed.keys()).map(String::as_str));
         self.findings.add(match near {
-            // Only the last piece is replaced, and only where it is spelled out in one go.
-            Some(near) if text.value.get(name.range.clone()) == Some(&format!("env.{variable}")) => {
-                let piece = name.range.start + "env.".len()..name.range.end;
-                error.help(format!("did you mean `{near}`?")).suggest(text.place(&piece), near)
+            Some(near) => {
+                let error = error.help(format!("did you mean `{near}`?"));
+                match spelled_out(text, name, variable) {
+                    Some(piece) => error.suggest(text.place(&piece), near),
+                    None => error,
+                }
             }
-            Some(near) => error.help(format!("did you mean `{near}`?")),
             None => error,
         });
         true
@@ -573,10 +583,9 @@ impl<'a> Expressions<'a> {
         if table == "*" || known.iter().any(|name| name == table) {
             return;
         }
-        let start = name.range.start + "tables.".len();
-        let piece = start..(start + table.len()).min(name.range.end);
-        let is_spelled_out = text.value.get(piece.clone()) == Some(table);
-        let piece = if is_spelled_out { piece } else { name.range.clone() };
+        let spelled_out = spelled_out(text, name, table);
+        let is_spelled_out = spelled_out.is_some();
+        let piece = spelled_out.unwrap_or_else(|| name.range.clone());
         let error = Diagnostic::error(Code::UnknownTable, text.place(&piece), format!("there is no [tables.{table}]"));
         let near = nearest(table, known.iter().map(String::as_str));
         self.findings.add(if is_spelled_out { error.did_you_mean(near) } else { error });
@@ -696,6 +705,12 @@ impl<'a> Expressions<'a> {
         if self.files.borrow().contains_key(&file.path) {
             return true;
         }
+        if !self.environment.target.has_files() {
+            let message = "the function has no files of yours to read";
+            let error = Diagnostic::error(Code::NotOnTarget, text.place(&file.range), message);
+            self.findings.add(error.help("Vercel hands secrets over as variables: write `env.NAME`"));
+            return false;
+        }
         match (self.environment.read_file)(Path::new(&file.path)) {
             Ok(content) => {
                 // Editors and `echo` end a file with a newline that is no part of a secret.
@@ -715,6 +730,17 @@ impl<'a> Expressions<'a> {
             }
         }
     }
+}
+
+/// Where in a name the word behind its first dot or bracket stands, as it is written: `env.WORD`, `env['WORD']`.
+fn spelled_out(text: &Text<'_>, name: &NameUse, word: &str) -> Option<Range<usize>> {
+    let written = text.value.get(name.range.clone())?;
+    let root = written.find(['.', '['])? + 1;
+    let start = name.range.start + root + written[root..].find(word)?;
+    let is_whole = |c: char| !c.is_alphanumeric() && c != '_';
+    let end = start + word.len();
+    (text.value[..start].ends_with(is_whole) && (text.value[end..].starts_with(is_whole) || end == text.value.len()))
+        .then_some(start..end)
 }
 
 fn is_of_event(root: &str) -> bool {
@@ -777,6 +803,16 @@ fn is_word_before(text: &str, at: usize) -> bool {
 /// Whether a call of `file` found by [`file_calls`] is one whose path the template knows.
 fn is_constant_call(call: &Range<usize>, template: &Template) -> bool {
     template.files().iter().any(|file| file.range.start >= call.end && file.range.start - call.end < 8)
+}
+
+/// Where a template reads what may be a secret.
+fn secrets(names: &[NameUse], files: &[FileUse]) -> Vec<Range<usize>> {
+    let variables = names.iter().filter(|name| name.path.starts_with("env")).map(|name| name.range.clone());
+    variables.chain(files.iter().map(|file| file.range.clone())).collect()
+}
+
+fn is_within(part: &Range<usize>, whole: &Range<usize>) -> bool {
+    whole.start <= part.start && part.end <= whole.end
 }
 
 /// The error of an expression that reads variables or files, without what they hold: it may be a secret.

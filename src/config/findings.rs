@@ -108,6 +108,13 @@ impl<'t> Findings<'t> {
         super::place_of(self.text, written)
     }
 
+    /// Takes note of a mistake, if there is one.
+    pub(super) fn extend(&self, diagnostic: Option<Diagnostic>) {
+        if let Some(diagnostic) = diagnostic {
+            self.add(diagnostic);
+        }
+    }
+
     /// How many errors there are so far.
     pub(super) fn error_count(&self) -> usize {
         self.errors.get()
@@ -153,6 +160,12 @@ fn forget_what_follows_from_syntax(text: &str, found: &mut Vec<Diagnostic>) {
         follows || broken.iter().any(|line| line.contains(&d.span.start) || d.span.contains(&line.start))
     };
     found.retain(|d| d.code == Code::Syntax || !is_guess(d));
+    // The parser goes on where it can: what it finds on the same line follows from the first thing.
+    found.sort_by(|a, b| order(a).cmp(&order(b)));
+    found.dedup_by(|next, first| {
+        let is_syntax = next.code == Code::Syntax && first.code == Code::Syntax;
+        is_syntax && line_around(text, next.span.start) == line_around(text, first.span.start)
+    });
 }
 
 /// Whether something is used cannot be told of a file that could not be read whole.

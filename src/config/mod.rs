@@ -34,6 +34,7 @@ mod server;
 mod spelling;
 mod table;
 mod texts;
+mod target;
 #[cfg(test)]
 mod tests;
 pub(crate) mod units;
@@ -57,6 +58,7 @@ pub use diagnostic::{Diagnostic, Severity, Style, Suggestion, draw, line_column}
 pub use expressions::Missing;
 pub use json::{literal, place_of, pretty};
 pub use places::{Place, Places};
+pub use target::Target;
 
 use destination::{Definitions, Surroundings};
 use expressions::{Expressions, has_braces};
@@ -67,7 +69,7 @@ use server::SourceReading;
 use table::{Field, Table};
 use texts::Texts;
 
-/// What the file may refer to.
+/// What the file may refer to, and where it is to run.
 pub struct Environment<'a> {
     /// Variables, by name.
     pub variables: BTreeMap<String, String>,
@@ -75,6 +77,8 @@ pub struct Environment<'a> {
     pub read_file: &'a dyn Fn(&Path) -> io::Result<String>,
     /// What is to be made of those that are not there.
     pub unset: Unset,
+    /// Where it is to run.
+    pub target: Target,
 }
 
 /// What a variable that is not set, or a secret's file that cannot be read, means.
@@ -85,6 +89,18 @@ pub enum Unset {
     Mistake,
     /// That it is set where the file is used, to something unknown here: its name stands in for it in what is made.
     Assumed,
+}
+
+impl Default for Environment<'_> {
+    /// Without variables and files, on a machine.
+    fn default() -> Self {
+        Self {
+            variables: BTreeMap::new(),
+            read_file: &|_| Err(io::ErrorKind::NotFound.into()),
+            unset: Unset::default(),
+            target: Target::default(),
+        }
+    }
 }
 
 /// A file that can be used.
@@ -120,7 +136,7 @@ pub fn compile(text: &str, environment: &Environment<'_>) -> Result<Compiled, Ve
         // The parser says that a key is there twice, but not which.
         let key = text.get(span.clone()).filter(|_| error.message() == "duplicate key");
         let message = key.map_or_else(|| error.message().to_owned(), |key| format!("duplicate key `{key}`"));
-        findings.add(Diagnostic::error(Code::Syntax, span, message));
+        findings.add(syntax_error(text, span, message));
     }
     if text.trim().is_empty() {
         // An editor that writes in place empties the file first: that must not put an empty plan in force.
@@ -161,7 +177,7 @@ pub fn stage(text: &str, case: &Case) -> Result<Staged, Vec<Diagnostic>> {
         content.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     };
     let variables = case.variables.clone();
-    let environment = Environment { variables, read_file: &read_file, unset: Unset::Assumed };
+    let environment = Environment { variables, read_file: &read_file, unset: Unset::Assumed, ..Environment::default() };
     let staged = stage_in(&document, &layers, &environment, &findings, case);
     let mut found = findings.told(&document);
     found.retain(Diagnostic::is_error);
@@ -191,6 +207,20 @@ fn stage_in<'a>(
     let around = Surroundings { expressions: &expressions, lets, tables: &layered.tables, sources };
     let destination = destination::read(&around, &field, &layered.entries).result?.ok()?;
     Some(Staged { destination: Arc::new(destination), assumed: expressions.assumed() })
+}
+
+/// An error of the parser, with what other formats made people write.
+fn syntax_error(text: &str, span: std::ops::Range<usize>, message: String) -> Diagnostic {
+    let written = text.get(span.clone()).unwrap_or_default();
+    let is_bare = message.starts_with("string values must be quoted") && !written.contains(['"', '\'', '\\']);
+    let error = Diagnostic::error(Code::Syntax, span.clone(), message);
+    if is_bare {
+        return error.help("write it in quotes").suggest(span, format!("\"{written}\""));
+    }
+    if text.get(span.start..).is_some_and(|rest| rest.starts_with(':')) {
+        return error.help("TOML writes `key = value`");
+    }
+    error
 }
 
 /// Reads the whole document. Where there are mistakes the plan has holes and is not used.
@@ -258,6 +288,7 @@ fn read<'a>(
     }
     used.warn(findings, lets, tables);
     warn_of_absent(findings, &sources, destinations);
+    target::check(environment.target, findings, document, &plan);
     plan.fingerprint = fingerprint(text, &plan, &expressions);
     (plan, cases.unwrap_or_default())
 }

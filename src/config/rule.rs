@@ -85,13 +85,18 @@ fn trigger(findings: &Findings<'_>, text: &Text<'_>) -> Option<Trigger> {
 fn unknown_type(text: &Text<'_>, word: &str) -> Diagnostic {
     let words = || Kind::ALL.iter().map(|kind| kind.as_str());
     let piece = text.place(&(0..word.len()));
+    let words_and_any = || alternatives(words().chain(["*"]));
+    if word.is_empty() {
+        let error = Diagnostic::error(Code::BadValue, piece, "an event type is missing");
+        return error.help(format!("write {}", words_and_any()));
+    }
     let error = Diagnostic::error(Code::BadValue, piece, format!("`{word}` is not an event type"));
     match nearest(word, words()) {
-        None if !text.value.contains(':') && !word.is_empty() => {
+        None if !text.value.contains(':') => {
             let help = format!("for events of this name write \"track:{word}\"");
             error.help(help).suggest(text.span.clone(), format!("{:?}", format!("track:{word}")))
         }
-        None => error.help(format!("an event type is {} or `*`", alternatives(words()))),
+        None => error.help(format!("an event type is {}", words_and_any())),
         near => error.did_you_mean(near),
     }
 }

@@ -164,13 +164,24 @@ fn tls(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Tls> {
 }
 
 /// The path of a `what`: a file, or a folder.
+///
+/// Of one that is assumed to be known elsewhere, what is written.
 pub(super) fn path(expressions: &Expressions<'_>, field: &Field<'_>, what: &str) -> Option<PathBuf> {
-    let path = expressions.settled_text(field)?;
+    let path = known_text(expressions, field)?;
     if path.is_empty() {
         expressions.findings.add(field.error(Code::BadPath, format!("`{}` must name a {what}", field.name)));
         return None;
     }
     Some(PathBuf::from(path))
+}
+
+/// A string that is known when the file is read; of one that is assumed to be known elsewhere, what is written.
+fn known_text(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<String> {
+    let errors_before = expressions.findings.error_count();
+    expressions.settled_text(field).or_else(|| {
+        let is_assumed = expressions.assumes_unset() && expressions.findings.error_count() == errors_before;
+        field.raw().as_str().filter(|_| is_assumed).map(str::to_owned)
+    })
 }
 
 fn socket(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<PathBuf> {
@@ -327,7 +338,7 @@ fn write_key(
     source: &Arc<Source>,
     keys: &mut BTreeMap<String, Arc<Source>>,
 ) {
-    let Some(key) = expressions.settled_text(field) else { return };
+    let Some(key) = known_text(expressions, field) else { return };
     // A secret's file or a variable may end with blanks that no SDK sends.
     let key = key.trim().to_owned();
     if key.is_empty() {

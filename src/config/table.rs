@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::codes::Code;
 use super::diagnostic::Diagnostic;
+use super::expressions::has_braces;
 use super::findings::Findings;
 #[cfg(test)]
 use super::keys::Bounds;
@@ -42,6 +43,8 @@ pub(super) struct Field<'a> {
     #[cfg(test)]
     asked_as: (&'static str, &'static str),
     key_span: Range<usize>,
+    /// Where it stands in its list.
+    index: Option<usize>,
     value: &'a Spanned<DeValue<'a>>,
 }
 
@@ -158,6 +161,7 @@ impl<'a> Table<'a> {
             #[cfg(test)]
             asked_as: (self.what, asked_as),
             key_span: name.span(),
+            index: None,
             value,
         }
     }
@@ -166,6 +170,11 @@ impl<'a> Table<'a> {
 // === impl Field ===
 
 impl<'a> Field<'a> {
+    /// What messages call it: its key, with its place in a list.
+    fn called(&self) -> String {
+        self.index.map_or_else(|| self.name.to_owned(), |index| format!("{}[{index}]", self.name))
+    }
+
     /// The value in the file. A table under a header has only its header there.
     pub(super) fn span(&self) -> Range<usize> {
         self.value.span()
@@ -202,7 +211,7 @@ impl<'a> Field<'a> {
     }
 
     fn type_error(&self, expected: &str) -> Diagnostic {
-        let message = format!("`{}` must be {expected}, not {}", self.name, type_name(self.raw()));
+        let message = format!("`{}` must be {expected}, not {}", self.called(), type_name(self.raw()));
         self.error(Code::WrongType, message)
     }
 
@@ -243,7 +252,7 @@ impl<'a> Field<'a> {
             let (least, most) = (range.start(), range.end());
             let bounds =
                 if *most == u64::MAX { format!("at least {least}") } else { format!("between {least} and {most}") };
-            self.findings.add(self.error(Code::OutOfRange, format!("`{}` must be {bounds}", self.name)));
+            self.findings.add(self.error(Code::OutOfRange, format!("`{}` must be {bounds}", self.called())));
         }
         count
     }
@@ -265,7 +274,7 @@ impl<'a> Field<'a> {
         };
         let positive = number.filter(|number| *number > 0.0 && number.is_finite());
         if positive.is_none() {
-            self.findings.add(self.error(Code::OutOfRange, format!("`{}` must be greater than 0", self.name)));
+            self.findings.add(self.error(Code::OutOfRange, format!("`{}` must be greater than 0", self.called())));
         }
         positive
     }
@@ -280,7 +289,7 @@ impl<'a> Field<'a> {
         }
         let message = format!(
             "`{}` must be between {} and {}",
-            self.name,
+            self.called(),
             units::written_duration(*range.start()),
             units::written_duration(*range.end())
         );
@@ -298,7 +307,7 @@ impl<'a> Field<'a> {
         }
         let message = format!(
             "`{}` must be between {} and {}",
-            self.name,
+            self.called(),
             units::written_size(*range.start()),
             units::written_size(*range.end())
         );
@@ -314,6 +323,11 @@ impl<'a> Field<'a> {
             return None;
         }
         let text = self.text_as(expected)?;
+        if has_braces(text.value) {
+            let message = format!("`{}` takes no template: it must be {expected}", self.called());
+            self.findings.add(self.error(Code::WrongType, message));
+            return None;
+        }
         read(text.value)
             .map_err(|wrong| {
                 let error = self.error(Code::BadValue, wrong.message);
@@ -335,7 +349,7 @@ impl<'a> Field<'a> {
         let text = self.text_as(&format!("one of {}", alternatives(names())))?;
         let found = words.iter().find(|(word, _)| *word == text.value).map(|(_, meaning)| *meaning);
         if found.is_none() {
-            let message = format!("`{}` must be {}, not `{}`", self.name, alternatives(names()), text.value);
+            let message = format!("`{}` must be {}, not `{}`", self.called(), alternatives(names()), text.value);
             self.findings.add(text.wrong_word(message, names()));
         }
         found
@@ -372,7 +386,9 @@ impl<'a> Field<'a> {
     /// A list's elements, or the value itself.
     pub(super) fn one_or_many(&self) -> Vec<Self> {
         match self.raw() {
-            DeValue::Array(elements) => elements.iter().map(|value| self.element(value)).collect(),
+            DeValue::Array(elements) => {
+                elements.iter().enumerate().map(|(index, value)| self.element(index, value)).collect()
+            }
             DeValue::String(_)
             | DeValue::Integer(_)
             | DeValue::Float(_)
@@ -387,8 +403,8 @@ impl<'a> Field<'a> {
         self.findings.note_bounds(self.asked_as, bounds);
     }
 
-    fn element(&self, value: &'a Spanned<DeValue<'a>>) -> Self {
-        Self { key_span: value.span(), value, ..self.clone() }
+    fn element(&self, index: usize, value: &'a Spanned<DeValue<'a>>) -> Self {
+        Self { key_span: value.span(), index: Some(index), value, ..self.clone() }
     }
 }
 

@@ -29,7 +29,7 @@ fn read_file(path: &Path) -> io::Result<String> {
 fn compile_with(text: &str, variables: &[(&str, &str)]) -> Result<Plan, Vec<Diagnostic>> {
     let variables: BTreeMap<_, _> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    compile(text, &Environment { variables, read_file: &read_file, unset: Unset::Mistake })
+    compile(text, &Environment { variables, read_file: &read_file, ..Environment::default() })
         .map(|compiled| compiled.plan)
 }
 
@@ -613,7 +613,7 @@ fn mistakes_of_the_defaults_are_told_once() {
     let many = many.concat();
     assert_eq!(
         codes(&format!("[defaults]\ntimeuot = '1s'\nbody = {{ a = '{{{{ x | nothing }}}}' }}\n{many}")).len(),
-        2
+        3
     );
 }
 
@@ -631,8 +631,12 @@ fn what_is_assumed_to_be_set_is_no_mistake_and_nothing_is_said_of_its_value() {
     let text = "[sources.a]\nwrite_keys = ['{{ env.KEY }}']\n[queue]\ndir = '{{ env.DIR }}'\n[destinations.a]\n\
                 enabled = '{{ env.ON }}'\nurl = '{{ env.URL }}/x'\nauth = { bearer = \"{{ file('/secret') }}\" }\n\
                 body = { a = '{{ env.A | lower }}' }\n";
-    let environment =
-        Environment { variables: BTreeMap::new(), read_file: &read_file_that_is_not_there, unset: Unset::Assumed };
+    let environment = Environment {
+        variables: BTreeMap::new(),
+        read_file: &read_file_that_is_not_there,
+        unset: Unset::Assumed,
+        ..Environment::default()
+    };
     let compiled = compile(text, &environment).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
     assert_eq!(compiled.plan.destinations.len(), 1, "it is on");
     assert!(compiled.warnings.is_empty(), "{:?}", compiled.warnings);
@@ -646,8 +650,12 @@ fn read_file_that_is_not_there(_: &Path) -> io::Result<String> {
 fn a_name_stands_in_for_what_is_assumed_to_be_set() {
     let text = "[destinations.a]\nurl = '{{ env.URL }}/x'\nheaders = { a = '{{ env.A }}', b = \"{{ env.B | default('b') }}\" }\n\
                 body = { s = \"{{ file('/run/s') }}\" }\n";
-    let environment =
-        Environment { variables: BTreeMap::new(), read_file: &read_file_that_is_not_there, unset: Unset::Assumed };
+    let environment = Environment {
+        variables: BTreeMap::new(),
+        read_file: &read_file_that_is_not_there,
+        unset: Unset::Assumed,
+        ..Environment::default()
+    };
     let compiled = compile(text, &environment).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
     let destination = &compiled.plan.destinations[0];
     let message =

@@ -85,8 +85,11 @@ fn written(amount: u64, units: &[(&str, u64)]) -> String {
 fn quantity(text: &str, units: &[(&str, u64)], what: &str, usual: &str) -> Result<u64, NoQuantity> {
     let digits_len = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (digits, unit) = text.split_at(digits_len);
-    if digits.is_empty() {
-        return Err(no_quantity(format!("`{text}` is not {what}: it must begin with a whole number"), None));
+    if text.is_empty() {
+        return Err(no_quantity(format!("{what} is missing: a whole number and a unit"), None));
+    }
+    if digits.is_empty() || unit.starts_with(['.', ',']) {
+        return Err(no_quantity(format!("`{text}` is not {what}: it must be a whole number and a unit"), None));
     }
     let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
         return Err(wrong_unit(text, digits, unit, units, usual));
@@ -108,7 +111,10 @@ fn wrong_unit(text: &str, digits: &str, unit: &str, units: &[(&str, u64)], usual
     let exact = units.iter().map(|(name, _)| *name).find(|name| *name == trimmed);
     let other = OTHER_NAMES.iter().find(|(name, _)| *name == lower).map(|(_, meant)| *meant).filter(known);
     let same_letters = || units.iter().map(|(name, _)| *name).rfind(|name| name.to_lowercase() == lower);
-    let meant = exact.or(other).or_else(same_letters);
+    let meant = other.or_else(same_letters);
+    if let Some(unit) = exact {
+        return no_quantity(format!("`{text}` has a blank in it"), Some(format!("{digits}{unit}")));
+    }
     no_quantity(format!("`{trimmed}` is not a unit (one of {names})"), meant.map(|unit| format!("{digits}{unit}")))
 }
 

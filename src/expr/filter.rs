@@ -29,6 +29,10 @@ pub struct Selection {
 /// How often a path may say `..`: each multiplies the work by the size of the event.
 const BELOW_MAX: usize = 2;
 
+/// What a condition may call, for whoever calls something else.
+const FUNCTIONS: &str =
+    "`length`, `count`, `value`, `match`, `search`, `in`, `nin`, `any_of`, `none_of` and `subset_of`";
+
 /// How many ends of a broken expression are tried to find the place where it broke.
 const READ_MAX: usize = 1_000;
 
@@ -158,7 +162,11 @@ fn mistake(error: &JsonPathError, text: &str, start: usize, added: usize) -> Mis
     if let JsonPathError::MaxNestingDepthExceeded(depth) = error {
         return Mistake::new(0..text.len(), format!("brackets nest deeper than {depth} levels"));
     }
-    Mistake::new(start..start + inner.len(), error.to_string())
+    let message = error.to_string();
+    Mistake::new(
+        start..start + inner.len(),
+        message.rsplit("Invalid argument for the function ").next().unwrap_or(&message),
+    )
 }
 
 /// The byte that pest points at. Its position is public only in print: ` --> line:column`, counted in characters.
@@ -209,15 +217,61 @@ fn unexpected(text: &str, at: usize) -> Mistake {
     let rest = text.get(at..).unwrap_or_default().trim_start();
     let at = text.len() - rest.len();
     let word = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
-    let length = if word > 0 { word } else { rest.chars().next().map_or(0, char::len_utf8) };
+    let operator = ["==", "!=", "<=", ">=", "&&", "||"]
+        .iter()
+        .find(|operator| rest.starts_with(**operator))
+        .map(|operator| operator.len());
+    let length = operator.unwrap_or(if word > 0 { word } else { rest.chars().next().map_or(0, char::len_utf8) });
     if length == 0 {
         let end = text.trim_end().len();
         let last = text[..end].chars().next_back().map_or(0, char::len_utf8);
         return Mistake::new(end - last..end, "the expression ends too early").with_help(end_help(&text[..end]));
     }
+    if let Some(mistake) = wrong_escape(text, at) {
+        return mistake;
+    }
     let range = at..at + length;
     let help = help(text, at, &text[range.clone()]);
     Mistake::new(range.clone(), format!("unexpected `{}`", &text[range])).with_help(help)
+}
+
+/// Where a word follows a name, as in `$.type in ['a']`: the library would take both for one name.
+fn word_after_name(text: &str) -> Option<usize> {
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii();
+    let (mut quote, mut is_escaped, mut previous, mut in_name) = (None, false, ' ', false);
+    for (at, c) in text.char_indices() {
+        match quote {
+            Some(open) => {
+                quote = Some(open).filter(|open| is_escaped || *open != c);
+                is_escaped = c == '\\' && !is_escaped;
+            }
+            None if c == '"' || c == '\'' => quote = Some(c),
+            None if in_name && is_letter(c) && previous.is_whitespace() => return Some(at),
+            None if c.is_whitespace() => {}
+            None => in_name = is_letter(c) && (in_name || previous == '.'),
+        }
+        previous = c;
+    }
+    None
+}
+
+/// The backslash of a text that `JSONPath` cannot read, where that text begins at `at`.
+fn wrong_escape(text: &str, at: usize) -> Option<Mistake> {
+    let quote = text[at..].chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let mut chars = text[at + 1..].char_indices();
+    while let Some((offset, c)) = chars.next() {
+        if c == quote {
+            return None;
+        }
+        let Some((_, escaped)) = (c == '\\').then(|| chars.next()).flatten() else { continue };
+        if escaped != quote && !"bfnrt/\\u".contains(escaped) {
+            let start = at + 1 + offset;
+            let range = start..start + 1 + escaped.len_utf8();
+            let help = format!("in a pattern `[{escaped}]` or `\\\\{escaped}`: JSONPath has escapes of its own");
+            return Some(Mistake::new(range, format!("`\\{escaped}` is no escape of JSONPath")).with_help(Some(help)));
+        }
+    }
+    None
 }
 
 fn end_help(text: &str) -> Option<String> {
@@ -226,15 +280,19 @@ fn end_help(text: &str) -> Option<String> {
 
 fn help(text: &str, at: usize, found: &str) -> Option<String> {
     let before = text[..at].trim_end();
+    let is_name = found.starts_with(|c: char| c.is_alphabetic() || c == '_');
     let word = match found {
         "=" => "equality is `==`",
         "&" | "and" => "both conditions: `&&`",
         "|" | "or" => "either condition: `||`",
         "not" => "the opposite: `!(…)`",
-        "\"" | "'" => "text needs a closing quote",
+        "$" | "@" if !before.is_empty() => "both conditions: `&&`; either: `||`",
+        "\"" | "'" if !text[at + 1..].contains(found) => "text needs a closing quote",
+        "==" | "!=" | "<=" | ">=" if before.ends_with(')') => "a condition stands by itself; `!` is its opposite",
+        _ if text[at + found.len()..].starts_with('(') => return Some(format!("the functions are {FUNCTIONS}")),
         "in" | "contains" | "like" => "for one of several values write `match($.path, 'one|two')`",
         _ if found.bytes().all(|byte| byte.is_ascii_digit()) => "integers go up to 9007199254740991",
-        _ if before.is_empty() || before.ends_with(['(', '!', '&', '|']) => {
+        _ if is_name && (before.is_empty() || before.ends_with(['(', '!', '&', '|'])) => {
             return Some(format!("a path begins with `$`: `$.{found}`"));
         }
         _ => return None,
@@ -255,6 +313,9 @@ impl<'t> Lowering<'t> {
     fn of(text: &'t str) -> Result<Self, Mistake> {
         if text.trim().is_empty() {
             return Err(unexpected(text, text.len()));
+        }
+        if let Some(at) = word_after_name(text) {
+            return Err(unexpected(text, at));
         }
         Ok(Self { text, calls: calls(text).into_iter() })
     }

@@ -119,6 +119,24 @@ impl Template {
         Ok(Self { kind, text: text.into(), names: mentions.names, files })
     }
 
+    /// The names that a text reads as far as its syntax is right, whether or not it is a template otherwise.
+    #[must_use]
+    pub fn names_of(text: &str, mistakes: &[Mistake]) -> Vec<NameUse> {
+        let text = without_line_break(text);
+        let Ok(pieces) = scan::pieces(text) else { return Vec::new() };
+        // What is only unknown leaves the rest of its piece readable.
+        let is_broken = |piece: &Piece| {
+            let is_here = |mistake: &&Mistake| is_within(&(mistake.range.start..mistake.range.start), &piece.outer);
+            mistakes.iter().filter(is_here).any(|mistake| !mistake.message.starts_with("unknown "))
+        };
+        // What a broken statement would have bound is not unknown.
+        if pieces.iter().any(|piece| piece.kind == PieceKind::Statement && is_broken(piece)) {
+            return Vec::new();
+        }
+        let readable: Vec<Piece> = pieces.into_iter().filter(|piece| !is_broken(piece)).collect();
+        names::mentions(text, &readable).names
+    }
+
     /// A template that is one constant value.
     #[must_use]
     pub fn constant(value: Value) -> Self {
@@ -138,13 +156,14 @@ impl Template {
     }
 
     /// Evaluates now what reads nothing but `env`, `tables`, constants and `let`s that are constant by now; pieces of
-    /// text are folded one by one.
+    /// text are folded one by one. Pieces with bytes that are `unknown`, of variables and files, stay as they are.
     ///
     /// # Errors
     /// When such a piece fails.
-    pub fn fold(self, file: &Scope) -> Result<Self, EvalError> {
+    pub fn fold(self, file: &Scope, unknown: &[Range<usize>]) -> Result<Self, EvalError> {
         let Self { kind, text, names, files } = self;
-        let settled = |range: &Range<usize>| is_settled(&names, range, file);
+        let is_known = |range: &Range<usize>| !unknown.iter().any(|part| is_within(part, range));
+        let settled = |range: &Range<usize>| is_settled(&names, range, file) && is_known(range);
         let kind = match kind {
             Kind::Constant(value) => Kind::Constant(value),
             Kind::Whole(code) if settled(&code.range) => Kind::Constant(code.value(file, &text)?),
@@ -176,6 +195,17 @@ impl Template {
                 Some(Part::Code(_)) | None => "",
             },
             Kind::Block(block) => &block.prefix,
+        }
+    }
+
+    /// The bytes of the pieces that are not constant, in order.
+    #[must_use]
+    pub fn holes(&self) -> Vec<Range<usize>> {
+        match &self.kind {
+            Kind::Constant(_) => Vec::new(),
+            Kind::Whole(code) => vec![code.range.clone()],
+            Kind::Text(parts) => parts.iter().filter_map(Part::hole).collect(),
+            Kind::Block(_) => std::iter::once(0..self.text.len()).collect(),
         }
     }
 
@@ -317,7 +347,16 @@ pub fn write_json(value: &Value, omit: Omit, out: &mut Vec<u8>) -> Result<(), Ev
     Writer::new(out, omit, OUTPUT_MAX_BYTES).value(value)
 }
 
-// === impl Code ===
+// === impl Part, Code ===
+
+impl Part {
+    fn hole(&self) -> Option<Range<usize>> {
+        match self {
+            Self::Literal(_) => None,
+            Self::Code(code) => Some(code.range.clone()),
+        }
+    }
+}
 
 impl Code {
     fn value(&self, scope: &Scope, text: &str) -> Result<Value, EvalError> {
@@ -474,14 +513,17 @@ fn plain_path(text: &str, piece: &Piece) -> Option<Vec<String>> {
 
 /// Whether the names within these bytes are settled when the file is.
 fn is_settled(names: &[NameUse], range: &Range<usize>, file: &Scope) -> bool {
-    let within = |name: &&NameUse| range.start <= name.range.start && name.range.end <= range.end;
-    names.iter().filter(within).all(|name| {
+    names.iter().filter(|name| is_within(&name.range, range)).all(|name| {
         let root = name.path.split('.').next().unwrap_or_default();
         match file.names().lets.iter().rfind(|(own, _)| own == root) {
             Some((_, template)) => template.as_constant().is_some(),
             None => matches!(root, "env" | "tables"),
         }
     })
+}
+
+fn is_within(part: &Range<usize>, whole: &Range<usize>) -> bool {
+    whole.start <= part.start && part.end <= whole.end
 }
 
 fn fold_parts(
@@ -601,12 +643,17 @@ fn check_argument(call: &Call) -> Option<Mistake> {
         return None;
     }
     match call.name.as_str() {
-        "map" if !functions::is_filter(argument) => Some(unknown(CallKind::Filter, argument, range.clone())),
-        "select" | "reject" if !functions::is_test(argument) => Some(unknown(CallKind::Test, argument, range.clone())),
+        "map" if !functions::is_filter(argument) => Some(unknown(CallKind::Filter, argument, inside(range))),
+        "select" | "reject" if !functions::is_test(argument) => Some(unknown(CallKind::Test, argument, inside(range))),
         "regex_replace" => functions::pattern(argument).err().map(|error| Mistake::new(range.clone(), error)),
         "date" => functions::check_format(argument).err().map(|error| Mistake::new(range.clone(), error)),
         _ => None,
     }
+}
+
+/// What is between the quotes.
+fn inside(quoted: &Range<usize>) -> Range<usize> {
+    quoted.start + 1..quoted.end.saturating_sub(1).max(quoted.start + 1)
 }
 
 /// An error of the engine, as ours: `at` is where the source that ran begins in `text`.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use libroseg::config::{self, Compiled, Diagnostic, Environment, Style, Unset};
+use libroseg::config::{self, Compiled, Diagnostic, Environment, Style};
 use libroseg::event::{Event, Kind, Message, MessageId, SourceName};
 use libroseg::plan::pack::Packer;
 use libroseg::plan::{Destination, Plan, Reply, Request};
@@ -53,7 +53,7 @@ pub(crate) fn plan(data: &[u8]) {
 
 fn compile(text: &str) -> Result<Compiled, Vec<Diagnostic>> {
     let read_file = |_: &Path| Ok("the-secret-of-a-file\n".to_owned());
-    config::compile(text, &Environment { variables: variables(text), read_file: &read_file, unset: Unset::Mistake })
+    config::compile(text, &Environment { variables: variables(text), read_file: &read_file, ..Environment::default() })
 }
 
 /// The variables that a file names: some are an address, some a word, some not set.

@@ -1,6 +1,7 @@
 //! What `--check` finds: every file in `tests/fixtures/config` beside the picture that a person gets to see.
 //!
-//! `good-*.toml` compile without a word, `odd-*.toml` with warnings, all others do not compile. After a change that is
+//! `good-*.toml` compile without a word, `odd-*.toml` with warnings, all others do not compile. What begins with
+//! `assumed-` is compiled without variables, which are assumed to be set; with `vercel-`, for a Vercel Function. After a change that is
 //! meant to show, `UPDATE_FIXTURES=1 cargo test check` writes the pictures anew; read them before committing.
 
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-use libroseg::config::{self, Diagnostic, Environment, Style, Unset};
+use libroseg::config::{self, Diagnostic, Environment, Style, Target, Unset};
 
 const VARIABLES: [(&str, &str); 16] = [
     ("WRITE_KEY", "the-write-key"),
@@ -37,13 +38,20 @@ fn read_file(path: &Path) -> io::Result<String> {
     }
 }
 
-fn compile(text: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+/// Compiles a text the way the fixture's name says.
+pub(crate) fn compile(name: &str, text: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let variables: BTreeMap<_, _> = VARIABLES.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    config::compile(text, &Environment { variables, read_file: &read_file, unset: Unset::Mistake })
-        .map(|compiled| compiled.warnings)
+    let mut environment = Environment { variables, read_file: &read_file, ..Environment::default() };
+    if name.starts_with("assumed-") {
+        environment = Environment { unset: Unset::Assumed, ..Environment::default() };
+    }
+    if name.starts_with("vercel-") {
+        environment.target = Target::Vercel { duration_max: Target::VERCEL_DURATION };
+    }
+    config::compile(text, &environment).map(|compiled| compiled.warnings)
 }
 
-fn fixtures() -> Vec<PathBuf> {
+pub(crate) fn fixtures() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config");
     let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
@@ -52,7 +60,7 @@ fn fixtures() -> Vec<PathBuf> {
     files
 }
 
-fn name(path: &Path) -> &str {
+pub(crate) fn name(path: &Path) -> &str {
     path.file_name().unwrap().to_str().unwrap()
 }
 
@@ -62,7 +70,7 @@ fn every_mistake_is_drawn_as_expected() {
     let mut wrong = Vec::new();
     for path in fixtures() {
         let text = fs::read_to_string(&path).unwrap();
-        let found = compile(&text).unwrap_or_else(|errors| errors);
+        let found = compile(name(&path), &text).unwrap_or_else(|errors| errors);
         let picture = config::draw(name(&path), &text, &found, Style::Plain, 120);
         let expected_path = path.with_extension("txt");
         if is_update {
@@ -80,11 +88,12 @@ fn every_mistake_is_drawn_as_expected() {
 fn the_name_of_a_fixture_says_whether_it_compiles() {
     for path in fixtures() {
         let name = name(&path);
-        let result = compile(&fs::read_to_string(&path).unwrap());
+        let result = compile(name, &fs::read_to_string(&path).unwrap());
+        let kind = name.trim_start_matches("assumed-").trim_start_matches("vercel-");
         let is_as_named = match &result {
-            Ok(warnings) if warnings.is_empty() => name.starts_with("good-"),
-            Ok(_) => name.starts_with("odd-"),
-            Err(_) => !name.starts_with("good-") && !name.starts_with("odd-"),
+            Ok(warnings) if warnings.is_empty() => kind.starts_with("good-"),
+            Ok(_) => kind.starts_with("odd-"),
+            Err(_) => !kind.starts_with("good-") && !kind.starts_with("odd-"),
         };
         assert!(is_as_named, "{name}: {result:?}");
     }
@@ -94,7 +103,7 @@ fn the_name_of_a_fixture_says_whether_it_compiles() {
 fn no_diagnostic_tells_the_value_of_a_variable_or_a_file() {
     for path in fixtures() {
         let text = fs::read_to_string(&path).unwrap();
-        let told = format!("{:?}", compile(&text));
+        let told = format!("{:?}", compile(name(&path), &text));
         for (_, value) in VARIABLES.iter().filter(|(_, value)| !value.is_empty()) {
             assert!(!told.contains(value), "{}: {value}", name(&path));
         }
@@ -106,12 +115,12 @@ fn no_diagnostic_tells_the_value_of_a_variable_or_a_file() {
 fn places_lie_in_the_file_and_suggestions_can_be_applied() {
     for path in fixtures() {
         let text = fs::read_to_string(&path).unwrap();
-        for diagnostic in compile(&text).unwrap_or_else(|errors| errors) {
+        for diagnostic in compile(name(&path), &text).unwrap_or_else(|errors| errors) {
             assert!(text.get(diagnostic.span.clone()).is_some(), "{}: {diagnostic:?}", name(&path));
             let Some(suggestion) = &diagnostic.suggestion else { continue };
             let mut mended = text.clone();
             mended.replace_range(suggestion.span.clone(), &suggestion.replacement);
-            let after = compile(&mended).unwrap_or_else(|errors| errors);
+            let after = compile(name(&path), &mended).unwrap_or_else(|errors| errors);
             let is_still_there =
                 |other: &Diagnostic| other.span == diagnostic.span && other.message == diagnostic.message;
             assert!(!after.iter().any(is_still_there), "{}: {diagnostic:?}", name(&path));
@@ -126,7 +135,7 @@ fn half_a_file_never_makes_the_compiler_panic() {
         let steps = (text.len() / 60).max(1);
         for end in (0..text.len()).step_by(steps).filter(|end| text.is_char_boundary(*end)) {
             let half = &text[..end];
-            let found = compile(half).unwrap_or_else(|errors| errors);
+            let found = compile(name(&path), half).unwrap_or_else(|errors| errors);
             let _ = config::draw("half.toml", half, &found, Style::Ansi, 80);
         }
     }

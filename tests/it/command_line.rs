@@ -217,3 +217,49 @@ fn variables_of_a_file_lie_over_the_environment_and_never_enter_a_message() {
     assert_eq!(absent.status.code(), Some(2));
     assert!(stderr(&absent).starts_with("error: cannot read absent.env: "), "{}", stderr(&absent));
 }
+
+#[test]
+fn what_is_not_set_here_is_assumed_to_be_set_elsewhere() {
+    let text = GOOD.replace("[\"k\"]", "[\"{{ env.NO_SUCH_KEY }}\"]");
+    let (folder, _) = file(&text.replace("type = \"memory\"", "dir = \"{{ env.NO_SUCH_DIR }}/q\""));
+    assert_eq!(run(folder.path(), &["--check"]).status.code(), Some(1));
+    let output = run(folder.path(), &["--check", "--assume-env"]);
+    assert_eq!(output.status.code(), Some(0));
+    let summary = "ok, 1 source, 1 destination, queue on disk ({{ env.NO_SUCH_DIR }}/q): a 200 is durable";
+    assert_eq!(stdout(&output), format!("libroseg.toml: {summary}\n"));
+}
+
+#[test]
+fn what_cannot_work_on_vercel_is_told_for_the_longest_its_function_may_run() {
+    let (folder, _) = file(&GOOD.replace("type = \"stdout\"", "url = \"https://example.com\"\ntimeout = \"1m\""));
+    for (arguments, code) in [
+        (&["--check", "--target", "vercel"][..], 0),
+        (&["--check", "--target", "vercel", "--max-duration", "800s"], 0),
+        (&["--check", "--target", "vercel", "--max-duration", "60s"], 1),
+        (&["--check", "--max-duration", "60s"], 2),
+        (&["--check", "--target", "vercel", "--max-duration", "60"], 2),
+        (&["--check", "--target", "mars"], 2),
+    ] {
+        assert_eq!(run(folder.path(), arguments).status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_check_runs_the_tests_that_a_file_carries() {
+    let tested = |expected: &str| {
+        format!(
+            "{GOOD}[[tests]]\nname = \"out\"\ndestination = \"out\"\n\
+             event = '{{\"type\":\"track\",\"userId\":\"u\",\"event\":\"E\"}}'\nexpect = '[{{\"body\":[{{\"event\":\"{expected}\"}}]}}]'\n"
+        )
+    };
+    let (folder, _) = file(&tested("E"));
+    let output = run(folder.path(), &["--check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    assert!(stdout(&output).starts_with("libroseg.toml: ok, 1 source, 1 destination, 1 test, "), "{}", stdout(&output));
+
+    let (folder, _) = file(&tested("F"));
+    let output = run(folder.path(), &["--check"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("error[test-failed]"), "{}", stdout(&output));
+    assert_eq!(run(folder.path(), &["--check", "--no-tests"]).status.code(), Some(0));
+}

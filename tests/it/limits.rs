@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use libroseg::attempt::Outcome;
-use libroseg::config::{self, Environment, Unset};
+use libroseg::config::{self, Environment};
 use libroseg::event::{Message, MessageId};
 use libroseg::expr::STACK_BYTES;
 use libroseg::plan::{Batch, Item, Plan, Reply};
@@ -34,8 +34,10 @@ fn watched<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'stat
 
 fn compile(text: &str) -> Result<Plan, String> {
     let no_file = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
-    match config::compile(text, &Environment { variables: BTreeMap::new(), read_file: &no_file, unset: Unset::Mistake })
-    {
+    match config::compile(
+        text,
+        &Environment { variables: BTreeMap::new(), read_file: &no_file, ..Environment::default() },
+    ) {
         Ok(compiled) => Ok(compiled.plan),
         Err(mistakes) => Err(mistakes.into_iter().find(config::Diagnostic::is_error).unwrap().message),
     }

@@ -32,6 +32,7 @@ mod retries;
 mod rooms;
 mod sdks;
 mod seeds;
+mod sentences;
 mod serving;
 mod shutdown;
 mod support;

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use libroseg::config::{self, Code, Environment, Style, Unset};
+use libroseg::config::{self, Code, Environment, Style};
 use libroseg::event::{Message, MessageId};
 use libroseg::plan::pack::Packer;
 use libroseg::plan::{Batch, Destination, Item, Plan, RuleError};
@@ -26,8 +26,10 @@ use naive::World;
 /// The plan; `None` when a constant expression fails, which the check tells before any event comes.
 fn compile(text: &str) -> Option<Plan> {
     let no_file = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
-    match config::compile(text, &Environment { variables: BTreeMap::new(), read_file: &no_file, unset: Unset::Mistake })
-    {
+    match config::compile(
+        text,
+        &Environment { variables: BTreeMap::new(), read_file: &no_file, ..Environment::default() },
+    ) {
         Ok(compiled) => Some(compiled.plan),
         Err(mistakes) => {
             let picture = config::draw("f.toml", text, &mistakes, Style::Plain, 120);

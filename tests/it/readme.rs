@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use libroseg::config::presets::PRESETS;
-use libroseg::config::{self, Code, Diagnostic, Environment, Style, Unset};
+use libroseg::config::{self, Code, Diagnostic, Environment, Style};
 use libroseg::event::{Message, SourceName};
 use libroseg::expr::filter::Filter;
 use libroseg::expr::functions::{ENGINE_FILTERS, ENGINE_FUNCTIONS, ENGINE_TESTS, Entry, REFERENCE};
@@ -54,8 +54,9 @@ const README_BLOCKS: [&str; 25] = [
 ];
 
 /// The pages whose links are followed.
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
+    "docs/checking.md",
     "docs/config.md",
     "docs/delivery.md",
     "docs/metrics.md",
@@ -417,7 +418,7 @@ fn compile(text: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
         of_its_own.unwrap_or_else(|| format!("value-of-{name}"))
     };
     let variables: BTreeMap<_, _> = names.map(|name| (name.clone(), value(&name))).collect();
-    let environment = Environment { variables, read_file: &|_| Ok("a secret\n".to_owned()), unset: Unset::Mistake };
+    let environment = Environment { variables, read_file: &|_| Ok("a secret\n".to_owned()), ..Environment::default() };
     config::compile(text, &environment).map(|compiled| compiled.warnings)
 }
 

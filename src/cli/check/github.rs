@@ -2,7 +2,7 @@
 //! (<https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands#setting-an-error-message>,
 //! read 2026-11-26). What is not an annotation stands in the log as it is.
 
-use super::{File, Place};
+use super::{File, Position};
 use crate::config::{Diagnostic, Severity};
 
 pub(super) fn answer(files: &[File]) -> String {
@@ -26,7 +26,7 @@ fn annotation(file: &str, text: &str, diagnostic: &Diagnostic) -> String {
         Severity::Warning => "warning",
     };
     let mut properties = vec![("file", path(file))];
-    if let Some(place) = Place::of_diagnostic(text, diagnostic) {
+    if let Some(place) = Position::of_diagnostic(text, diagnostic) {
         properties.push(("line", place.line.to_string()));
         // Columns of different lines cannot be put together.
         if place.line == place.end_line {

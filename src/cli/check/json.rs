@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use super::{File, Place, Summary, Told, exit_code};
+use super::{File, Position, Summary, Told, exit_code};
 use crate::config::Diagnostic;
 use crate::plan::QueueKind;
 
@@ -43,7 +43,7 @@ fn of_file(file: &File) -> Value {
 }
 
 fn of_diagnostic(file: &str, text: &str, diagnostic: &Diagnostic) -> Value {
-    let place = Place::of_diagnostic(text, diagnostic);
+    let place = Position::of_diagnostic(text, diagnostic);
     let suggestion = diagnostic
         .suggestion
         .as_ref()
@@ -66,7 +66,7 @@ fn of_diagnostic(file: &str, text: &str, diagnostic: &Diagnostic) -> Value {
 
 /// The range of a suggestion, for programs that count as they like: `start` and `end` are bytes.
 fn range(text: &str, span: &Range<usize>) -> Value {
-    let place = Place::of(text, span);
+    let place = Position::of(text, span);
     json!({
         "start": span.start,
         "end": span.end,
@@ -86,6 +86,7 @@ fn of_summary(summary: &Summary) -> Value {
     json!({
         "sources": summary.sources,
         "destinations": summary.destinations,
+        "tests": summary.tests,
         "off": off,
         "queue": queue,
         "what_a_200_means": summary.what_a_200_means(),

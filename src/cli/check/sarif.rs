@@ -6,7 +6,7 @@ use std::ops::Range;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::{File, Place, UNABLE, exit_code};
+use super::{File, Position, UNABLE, exit_code};
 use crate::config::{Code, Diagnostic, Severity};
 
 /// What stays as it is in a relative URI: the unreserved characters of RFC 3986, section 2.3, and `/`.
@@ -114,7 +114,7 @@ fn message(diagnostic: &Diagnostic) -> String {
 
 /// Lines and columns from 1; the end column is the one after the last character.
 fn region(text: &str, span: &Range<usize>) -> Value {
-    let place = Place::of(text, span);
+    let place = Position::of(text, span);
     json!({
         "startLine": place.line,
         "startColumn": place.column,

@@ -30,7 +30,12 @@ fn corpus() -> Vec<String> {
 }
 
 fn environment() -> Environment<'static> {
-    Environment { variables: BTreeMap::new(), read_file: &|_| Ok("content".to_owned()), unset: Unset::Assumed }
+    Environment {
+        variables: BTreeMap::new(),
+        read_file: &|_| Ok("content".to_owned()),
+        unset: Unset::Assumed,
+        ..Environment::default()
+    }
 }
 
 /// What the readers ask of these texts.

@@ -54,7 +54,7 @@ fn parse(template: &str) -> Template {
 
 fn url(template: &str, event: &str) -> String {
     let mut out = String::new();
-    let template = parse(template).fold(&Scope::file(&Arc::new(names()))).unwrap();
+    let template = parse(template).fold(&Scope::file(&Arc::new(names())), &[]).unwrap();
     match template.write_text(&scope(event), Escape::Url, &mut out) {
         Ok(true) => out,
         Ok(false) => "<absent>".to_owned(),
@@ -310,7 +310,7 @@ fn selected_pieces_are_found_where_they_are() {
 fn what_reads_only_the_file_is_settled_with_it() {
     let lets = vec![("base".to_owned(), Template::constant("v1".into())), ("who".to_owned(), parse("{{ userId }}"))];
     let file = Scope::file(&Arc::new(Names { lets, ..names() }));
-    let fold = |template: &str| parse(template).fold(&file).unwrap();
+    let fold = |template: &str| parse(template).fold(&file, &[]).unwrap();
     for (template, constant) in [
         ("{{ env.HOST }}", Some("a.b")),
         ("https://{{ env.HOST }}/{{ tables.events['Signed Up'] }}", Some("https://a.b/sign_up")),
@@ -328,7 +328,7 @@ fn what_reads_only_the_file_is_settled_with_it() {
     assert_eq!(fold("{{ userId }}/x").constant_prefix(), "");
     assert!(fold("{{ env.NONE }}").as_constant().unwrap().is_undefined());
     assert!(fold("{{ env.NONE }}").is_value() && fold("{{ userId }}").is_value() && !fold("a{{ userId }}").is_value());
-    let error = parse("a{{ env.NONE }}").fold(&file).unwrap_err();
+    let error = parse("a{{ env.NONE }}").fold(&file, &[]).unwrap_err();
     assert_eq!((error.range, error.message.contains("is missing inside text")), (Some(4..12), true));
 }
 
@@ -581,8 +581,8 @@ fn mistakes_point_at_the_exact_bytes() {
         ("{{ x is definde }}", "definde", "unknown test `definde`", Some("did you mean `defined`?")),
         ("{{ coalesc(a, b) }}", "coalesc", "unknown function `coalesc`", Some("did you mean `coalesce`?")),
         ("{{ x | zzzzzzzz }}", "zzzzzzzz", "unknown filter `zzzzzzzz`", None),
-        ("{{ x | map('uper') }}", "'uper'", "unknown filter `uper`", Some("did you mean `upper`?")),
-        ("{{ x | select('nun') }}", "'nun'", "unknown test `nun`", None),
+        ("{{ x | map('uper') }}", "uper", "unknown filter `uper`", Some("did you mean `upper`?")),
+        ("{{ x | select('nun') }}", "nun", "unknown test `nun`", None),
         ("{% filter uper %}{% endfilter %}", "uper", "unknown filter `uper`", Some("did you mean `upper`?")),
         ("é \"quoted\" {{ traits.email | }}", "|", "unexpected end of input, expected identifier", None),
         ("{{ a b }}", "b", "unexpected input after expression", None),

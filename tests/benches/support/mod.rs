@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use libroseg::config::{self, Environment, Unset};
+use libroseg::config::{self, Environment};
 use libroseg::event::{MessageId, SourceName};
 use libroseg::plan::Plan;
 use libroseg::segment::{Arrival, Call, Envelope, Limits, Reading};
@@ -54,7 +54,7 @@ pub(crate) fn read(body: &[u8], call: Call, limits: &Limits) -> Reading {
 
 pub(crate) fn compile(text: &str) -> Plan {
     let no_file = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
-    let environment = Environment { variables: BTreeMap::new(), read_file: &no_file, unset: Unset::Mistake };
+    let environment = Environment { variables: BTreeMap::new(), read_file: &no_file, ..Environment::default() };
     match config::compile(text, &environment) {
         Ok(compiled) => compiled.plan,
         Err(mistakes) => panic!("{mistakes:?}"),

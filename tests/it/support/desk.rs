@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use libroseg::admin::{ANSWERS_MAX, Answer, Desk, Failed, Letter, LetterLine, Letters, Replayed, Request, run};
 use libroseg::attempt::{Attempts, Failure, Reason, SentRequest, Start, Trace, Verdict};
 use libroseg::clock::Clock;
-use libroseg::config::{self, Environment, Unset};
+use libroseg::config::{self, Environment};
 use libroseg::event::{Event, Kind};
 use libroseg::plan::Plan;
 use libroseg::queue::disk::Disk;
@@ -105,7 +105,7 @@ pub(crate) fn plan(lines: &str) -> Arc<Plan> {
     let environment = Environment {
         variables: BTreeMap::new(),
         read_file: &|_| Err(std::io::Error::other("there are no files")),
-        unset: Unset::Mistake,
+        ..Environment::default()
     };
     let compiled = config::compile(&text, &environment);
     Arc::new(compiled.unwrap_or_else(|mistakes| panic!("{mistakes:?}")).plan)
