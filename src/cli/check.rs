@@ -46,7 +46,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "KIND", value_parser = kinds(true), hide_possible_values = true)]
     deny: Vec<String>,
 
-    /// Say nothing of warnings of this kind, such as `no-tls`
+    /// Say nothing of warnings or notes of this kind, such as `no-tls`
     #[arg(long, value_name = "KIND", value_parser = kinds(false), hide_possible_values = true)]
     allow: Vec<String>,
 
@@ -166,7 +166,9 @@ fn check(path: &Path, options: &Options, variables: &BTreeMap<String, String>) -
     let result = match reload::check(path, &environment) {
         Ok((text, result)) => {
             let mut summary = result.as_ref().ok().map(|compiled| Summary::of(&compiled.plan));
-            let mut diagnostics = result.map_or_else(|mistakes| mistakes, |compiled| compiled.warnings);
+            let odd = |compiled: config::Compiled| [compiled.warnings, compiled.notes].concat();
+            let mut diagnostics = result.map_or_else(|mistakes| mistakes, odd);
+            diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
             if let Some(right) = summary.as_mut().filter(|_| !options.no_tests) {
                 let (tests, failures) = run_tests(&text);
                 right.tests = tests;
@@ -200,7 +202,7 @@ fn exit_code(files: &[File]) -> u8 {
 /// The words that `--deny` or `--allow` take.
 fn kinds(with_all: bool) -> PossibleValuesParser {
     let all = with_all.then_some(ALL_WARNINGS);
-    let kinds = Code::ALL.iter().filter(|code| code.severity() == Severity::Warning).map(|code| code.as_str());
+    let kinds = Code::ALL.iter().filter(|code| code.severity() != Severity::Error).map(|code| code.as_str());
     PossibleValuesParser::new(all.into_iter().chain(kinds))
 }
 
@@ -229,7 +231,8 @@ impl Options {
     }
 
     fn denies(&self, diagnostic: &Diagnostic) -> bool {
-        let is_denied = |kind: &String| kind == ALL_WARNINGS || kind == diagnostic.code.as_str();
+        let is_warning = diagnostic.severity == Severity::Warning;
+        let is_denied = |kind: &String| (kind == ALL_WARNINGS && is_warning) || kind == diagnostic.code.as_str();
         !diagnostic.is_error() && self.deny.iter().any(is_denied)
     }
 }
@@ -247,16 +250,12 @@ impl File {
 }
 
 impl Told {
-    fn errors(&self) -> usize {
-        self.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count()
-    }
-
-    fn warnings(&self) -> usize {
-        self.diagnostics.len() - self.errors()
+    fn count(&self, severity: Severity) -> usize {
+        self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count()
     }
 
     fn is_right(&self) -> bool {
-        self.errors() == 0 && self.denied == 0
+        self.count(Severity::Error) == 0 && self.denied == 0
     }
 
     /// How the file is, in a line.
@@ -264,10 +263,10 @@ impl Told {
         let mut counts = Vec::new();
         match &self.summary {
             Some(summary) => counts.extend(summary.parts()),
-            None => counts.push(counted(self.errors(), "error")),
+            None => counts.push(counted(self.count(Severity::Error), "error")),
         }
-        if self.warnings() > 0 {
-            counts.push(counted(self.warnings(), "warning"));
+        for (severity, noun) in [(Severity::Warning, "warning"), (Severity::Note, "note")] {
+            counts.extend(Some(self.count(severity)).filter(|count| *count > 0).map(|count| counted(count, noun)));
         }
         if self.denied > 0 {
             counts.push(format!("{} denied", self.denied));

@@ -117,6 +117,10 @@ codes! {
         IdleOnTarget "idle-on-target": "What the file says means nothing where it is to run", "Remove it, unless the same file runs elsewhere too";
         UnusualMethod "unusual-method": "The HTTP method is one that hardly any service has", "Correct its spelling, if it is a slip";
     }
+    Note {
+        MayRepeat "may-repeat": "A request may be sent twice, and nothing in it says that it is the same event", "Give the service `{{ messageId }}` as its idempotency key, if it knows one";
+        LooksEverywhere "looks-everywhere": "A path with `..` looks at every value of every event", "Name the path, if it is known";
+    }
 }
 
 impl fmt::Display for Code {

@@ -21,11 +21,11 @@ use super::spelling::nearest;
 use super::table::{Field, Table};
 use super::units;
 use crate::attempt::{DestinationName, Start};
-use crate::event::SourceName;
+use crate::event::{Kind, SourceName};
 use crate::expr::template::Template;
 use crate::plan::{
     Auth, BatchSettings, Compression, Destination, DestinationKind, Disabled, Encoding, FileSettings, Limit,
-    RequestTemplate, Rule,
+    RequestTemplate, Rule, Trigger,
 };
 use crate::retry::RetryPolicy;
 
@@ -207,11 +207,29 @@ pub(super) fn read(around: &Surroundings<'_>, field: &Field<'_>, entries: &DeTab
         (Switch::Off(why), Some(_)) => Some(Err(Disabled { name, why, skips: skips.unwrap_or_default() })),
         (Switch::On, Some(mut destination)) => {
             destination.fingerprint = fingerprint(around, &table, &uses);
+            note_repeats(expressions, field, &destination, &uses);
             Some(Ok(destination))
         }
     };
     expressions.rename(&[]);
     Reading { result, definitions, tables: uses.tables }
+}
+
+/// A service that took a request whose answer was lost takes it again. What happened once then counts twice, unless
+/// something in the request tells that it is the same.
+fn note_repeats(expressions: &Expressions<'_>, field: &Field<'_>, destination: &Destination, uses: &Uses) {
+    let is_repeated = destination.retry.attempts_max != Some(1) && !uses.reads_id;
+    if is_repeated && destination.rules.iter().any(counts) {
+        let message = "a request whose answer is lost is sent again, and nothing in it says that it is the same event";
+        let note = Diagnostic::note(Code::MayRepeat, field.key_span(), message);
+        expressions.findings.add(note.help("if the service knows an idempotency key, give it `{{ messageId }}`"));
+    }
+}
+
+/// Whether a rule makes requests that count: what `identify`, `group` and `alias` say is the same when said twice.
+fn counts(rule: &Rule) -> bool {
+    let happens = |trigger: &Trigger| matches!(trigger.kind, None | Some(Kind::Track | Kind::Page | Kind::Screen));
+    matches!(rule.request.method.as_str(), "POST" | "PATCH") && (rule.on.is_empty() || rule.on.iter().any(happens))
 }
 
 fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) -> Option<Destination> {

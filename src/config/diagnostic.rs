@@ -36,6 +36,8 @@ pub enum Severity {
     Error,
     /// It can, but probably does not mean what it says.
     Warning,
+    /// Nothing is wrong with it, and it is worth knowing.
+    Note,
 }
 
 /// A change of the text.
@@ -95,6 +97,7 @@ fn groups<'a>(file_name: &'a str, text: &'a str, diagnostic: &'a Diagnostic) -> 
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
+        Severity::Note => Level::NOTE,
     };
     if diagnostic.is_of_the_whole_file() {
         let title =
@@ -139,6 +142,11 @@ impl Diagnostic {
 
     pub(super) fn warning(code: Code, span: Range<usize>, message: impl Into<String>) -> Self {
         debug_assert_eq!(code.severity(), Severity::Warning, "{code}");
+        Self::new(code, span, message)
+    }
+
+    pub(super) fn note(code: Code, span: Range<usize>, message: impl Into<String>) -> Self {
+        debug_assert_eq!(code.severity(), Severity::Note, "{code}");
         Self::new(code, span, message)
     }
 
@@ -192,6 +200,7 @@ impl fmt::Display for Severity {
         f.write_str(match self {
             Self::Error => "error",
             Self::Warning => "warning",
+            Self::Note => "note",
         })
     }
 }

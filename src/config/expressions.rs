@@ -103,6 +103,8 @@ pub(super) struct Uses {
     pub lets: BTreeSet<String>,
     /// Whether anything depends on an event.
     pub reads_event: bool,
+    /// Whether anything tells one event from another: its `messageId`, or the whole of it.
+    pub reads_id: bool,
 }
 
 /// What `env.NAME` is for a destination whose `env` says so.
@@ -287,6 +289,7 @@ impl<'a> Expressions<'a> {
             all.env.extend(uses.env.iter().cloned());
             all.files.extend(uses.files.iter().cloned());
             all.tables.extend(uses.tables.iter().cloned());
+            all.reads_id |= uses.reads_id;
             open.extend(uses.lets.iter().filter(|name| !all.lets.contains(*name)).cloned());
             all.lets.extend(uses.lets.iter().cloned());
         }
@@ -490,6 +493,7 @@ impl<'a> Expressions<'a> {
         let text = field.text_as("a JSONPath filter or \"{{ an expression }}\"")?;
         if !has_braces(text.value) {
             let filter = Filter::parse(text.value);
+            self.note_everywhere(&text);
             return filter.map(Condition::Filter).map_err(|mistake| self.mistake(&text, mistake)).ok();
         }
         let compiled = self.compile(&text, sees)?;
@@ -503,7 +507,33 @@ impl<'a> Expressions<'a> {
 
     /// Compiles a `JSONPath` that picks.
     pub(super) fn selection(&self, text: &Text<'_>) -> Option<Selection> {
+        self.note_everywhere(text);
         Selection::parse(text.value).map_err(|mistake| self.mistake(text, mistake)).ok()
+    }
+
+    /// A path that says `..` is right and slow.
+    fn note_everywhere(&self, text: &Text<'_>) {
+        let mut quote = None;
+        for (at, c) in text.value.char_indices() {
+            match quote {
+                Some(open) => quote = Some(open).filter(|open| *open != c),
+                None if c == '"' || c == '\'' => quote = Some(c),
+                None if text.value[at..].starts_with("..") => {
+                    let note = Diagnostic::note(
+                        Code::LooksEverywhere,
+                        text.place(&(at..at + 2)),
+                        "`..` looks at every value of every event",
+                    );
+                    return self.findings.add(note.help("where the path is known, name it: that is a single look"));
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Takes note that what is sent is the whole event.
+    pub(super) fn note_whole_event(&self) {
+        self.uses.borrow_mut().reads_id = true;
     }
 
     fn mistake(&self, text: &Text<'_>, mistake: Mistake) {
@@ -602,7 +632,9 @@ impl<'a> Expressions<'a> {
             return;
         }
         if sees.knows(root) {
-            self.uses.borrow_mut().reads_event |= is_of_event(root);
+            let mut uses = self.uses.borrow_mut();
+            uses.reads_event |= is_of_event(root);
+            uses.reads_id |= matches!(root, "messageId" | "message");
             return;
         }
         let piece = text.place(&(name.range.start..(name.range.start + root.len()).min(name.range.end)));

@@ -111,6 +111,8 @@ pub struct Compiled {
     pub cases: Vec<Case>,
     /// What is odd about it, in the order of the file.
     pub warnings: Vec<Diagnostic>,
+    /// What is worth knowing of it, though nothing is wrong, in the order of the file.
+    pub notes: Vec<Diagnostic>,
 }
 
 /// A destination that a test can use.
@@ -145,10 +147,11 @@ pub fn compile(text: &str, environment: &Environment<'_>) -> Result<Compiled, Ve
     layers.check(&findings);
     let (plan, cases) = read(text, &document, &layers, environment, &findings);
     let found = findings.told(&document);
+    let (notes, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.severity == Severity::Note);
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);
     }
-    Ok(Compiled { plan, cases, warnings: found })
+    Ok(Compiled { plan, cases, warnings: found, notes })
 }
 
 /// As [`sources_of`], of a file that is known to be right.

@@ -94,7 +94,10 @@ pub(super) fn http(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees:
     let body = match body {
         Some(body) => Some(body?),
         None if method.as_deref().is_some_and(|method| WITHOUT_BODY.contains(&method)) => None,
-        None => Some(whole_event()),
+        None => {
+            expressions.note_whole_event();
+            Some(whole_event())
+        }
     };
     if encoding == Some(Encoding::Multipart) {
         check_multipart(expressions, layers, &headers);

@@ -1,7 +1,8 @@
 //! What `--check` finds: every file in `tests/fixtures/config` beside the picture that a person gets to see.
 //!
 //! `good-*.toml` compile without a word, `odd-*.toml` with warnings, all others do not compile. What begins with
-//! `assumed-` is compiled without variables, which are assumed to be set; with `vercel-`, for a Vercel Function. After a change that is
+//! `assumed-` is compiled without variables, which are assumed to be set; with `vercel-`, for a Vercel Function. Notes are
+//! shown of those called `notes` alone. After a change that is
 //! meant to show, `UPDATE_FIXTURES=1 cargo test check` writes the pictures anew; read them before committing.
 
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
@@ -48,7 +49,9 @@ pub(crate) fn compile(name: &str, text: &str) -> Result<Vec<Diagnostic>, Vec<Dia
     if name.starts_with("vercel-") {
         environment.target = Target::Vercel { duration_max: Target::VERCEL_DURATION };
     }
-    config::compile(text, &environment).map(|compiled| compiled.warnings)
+    let with_notes = name.contains("notes");
+    let notes = |compiled: config::Compiled| if with_notes { compiled.notes } else { compiled.warnings };
+    config::compile(text, &environment).map(notes)
 }
 
 pub(crate) fn fixtures() -> Vec<PathBuf> {

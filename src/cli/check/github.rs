@@ -24,6 +24,7 @@ fn annotation(file: &str, text: &str, diagnostic: &Diagnostic) -> String {
     let name = match diagnostic.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
+        Severity::Note => "notice",
     };
     let mut properties = vec![("file", path(file))];
     if let Some(place) = Position::of_diagnostic(text, diagnostic) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde_json::{Value, json};
 
 use super::{File, Position, Summary, Told, exit_code};
-use crate::config::Diagnostic;
+use crate::config::{Diagnostic, Severity};
 use crate::plan::QueueKind;
 
 /// Raised when a field goes or changes what it means; a new field is no reason.
@@ -19,8 +19,9 @@ pub(super) fn answer(files: &[File]) -> String {
         "counts": {
             "files": files.len(),
             "unreadable": files.len() - told().count(),
-            "errors": told().map(Told::errors).sum::<usize>(),
-            "warnings": told().map(Told::warnings).sum::<usize>(),
+            "errors": told().map(|told| told.count(Severity::Error)).sum::<usize>(),
+            "warnings": told().map(|told| told.count(Severity::Warning)).sum::<usize>(),
+            "notes": told().map(|told| told.count(Severity::Note)).sum::<usize>(),
             "denied": told().map(|told| told.denied).sum::<usize>(),
         },
         "files": files.iter().map(of_file).collect::<Vec<_>>(),
