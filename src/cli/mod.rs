@@ -6,6 +6,7 @@ mod ask;
 pub mod check;
 mod dead_letters;
 mod env_file;
+mod explain;
 mod meter;
 mod queue;
 mod replay;
@@ -68,6 +69,9 @@ enum Command {
     /// Run the tests in the files: the requests that events cause, and what answers mean
     #[command(after_help = test::EXAMPLES)]
     Test(test::Options),
+    /// Tell what one event is to every destination, and why
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Options),
     /// Events given up on: list, show, send again, forget
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::Options),
@@ -108,6 +112,7 @@ pub fn run() -> ExitCode {
         (Some(Command::Check { files, options }), _) => check::run(&files_or_config(files), &options, &variables),
         (None, Some(files)) => check::run(&files_or_config(files), &check::Options::default(), &variables),
         (Some(Command::Test(options)), _) => test::run(&files_or_config(options.files.clone()), &options),
+        (Some(Command::Explain(options)), _) => explain::run(&arguments.config, &options, &variables),
         (Some(Command::DeadLetters(options)), _) => dead_letters::run(&options, &asker(&options.ask)),
         (Some(Command::Replay(options)), _) => replay::run(&options, &asker(&options.ask)),
         (Some(Command::Queue(options)), _) => queue::run(&options, &asker(&options.ask)),

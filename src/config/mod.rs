@@ -58,6 +58,7 @@ pub use diagnostic::{Diagnostic, Severity, Style, Suggestion, draw, line_column}
 pub use expressions::Missing;
 pub use json::{literal, place_of, pretty};
 pub use places::{Place, Places};
+pub(crate) use spelling::nearest;
 pub use target::Target;
 
 use destination::{Definitions, Surroundings};

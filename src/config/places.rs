@@ -78,8 +78,11 @@ impl Places {
     /// `when` that is not a list.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Place> {
-        let spot = self.spots.get(path).or_else(|| comes_from(path).iter().find_map(|path| self.spots.get(path)))?;
-        Some(self.place(spot))
+        let spot = self.spots.get(path).or_else(|| comes_from(path).iter().find_map(|path| self.spots.get(path)));
+        // A header is known by its name in lower case.
+        let whatever_case =
+            || self.spots.iter().find(|(name, _)| name.eq_ignore_ascii_case(path)).map(|(_, spot)| spot);
+        Some(self.place(spot.or_else(whatever_case)?))
     }
 
     /// Every value in force that is no table and no list of tables, by name, in the order of the file.

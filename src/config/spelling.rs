@@ -4,7 +4,7 @@
 ///
 /// Nearness is Damerau-Levenshtein distance without regard to case: a slip in words of up to four letters, one more
 /// for every four beyond. Of equally near words the first one wins.
-pub(super) fn nearest<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+pub(crate) fn nearest<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let written = written.to_lowercase();
     // What is absurdly long is no slip, and comparing it is slow.
     if written.is_empty() || written.len() > 80 {

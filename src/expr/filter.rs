@@ -58,6 +58,12 @@ impl Filter {
         Ok(Self { text: text.into(), condition })
     }
 
+    /// It, as written.
+    #[must_use]
+    pub fn written(&self) -> &str {
+        &self.text
+    }
+
     /// Whether the condition holds.
     ///
     /// # Errors

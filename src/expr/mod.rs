@@ -7,6 +7,7 @@ pub mod filter;
 pub mod functions;
 pub mod scope;
 pub mod template;
+pub mod why;
 
 mod json;
 mod names;

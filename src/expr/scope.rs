@@ -91,7 +91,8 @@ impl Names {
     pub fn secrets(&self) -> impl Iterator<Item = String> {
         let values = |map: &Value| -> Vec<Value> {
             let keys = map.try_iter().into_iter().flatten();
-            keys.filter_map(|key| map.get_item(&key).ok()).collect()
+            // Where nothing is set, a name stands in for its own value.
+            keys.filter_map(|key| map.get_item(&key).ok().filter(|value| *value != key)).collect()
         };
         let all = [&self.env, &self.files].into_iter().flat_map(values);
         all.filter_map(|value| value.as_str().map(|text| text.trim().to_owned()))

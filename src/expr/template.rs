@@ -143,6 +143,12 @@ impl Template {
         Self { kind: Kind::Constant(value), text: Box::default(), names: Vec::new(), files: Vec::new() }
     }
 
+    /// It, as written; empty for one that was made from a constant.
+    #[must_use]
+    pub fn written(&self) -> &str {
+        &self.text
+    }
+
     /// The names it reads, `let`s and event fields alike, in order of appearance.
     #[must_use]
     pub fn names(&self) -> Vec<NameUse> {

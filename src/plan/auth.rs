@@ -92,6 +92,17 @@ impl Auth {
         }
     }
 
+    /// A URL of a request that it was put on, with masks instead of credentials.
+    pub(super) fn without_secrets(&self, url: &str) -> String {
+        let (Self::Query(secrets), Some((before, query))) = (self, url.split_once('?')) else { return url.to_owned() };
+        let own: Vec<String> = secrets.iter().map(|(name, _)| encoded(name)).collect();
+        let pair = |pair: &str| match pair.split_once('=') {
+            Some((name, _)) if own.iter().any(|own| own == name) => format!("{name}={MASK}"),
+            Some(_) | None => pair.to_owned(),
+        };
+        format!("{before}?{}", query.split('&').map(pair).collect::<Vec<_>>().join("&"))
+    }
+
     /// The names of the headers it sets, in lowercase.
     #[must_use]
     pub fn header_names(&self) -> Vec<&str> {
@@ -121,6 +132,12 @@ impl Auth {
 }
 
 pub(super) const AUTHORIZATION: &str = "authorization";
+
+fn encoded(name: &str) -> String {
+    let mut encoded = String::new();
+    percent_encode(&mut encoded, name);
+    encoded
+}
 
 /// Appends parameters to a URL.
 pub(super) fn push_query(url: &mut String, pairs: &[(String, String)]) {

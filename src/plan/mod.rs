@@ -10,6 +10,7 @@ pub mod batch;
 pub mod case;
 pub mod compress;
 pub mod error;
+pub mod explain;
 pub mod judge;
 pub mod mapping;
 mod multipart;

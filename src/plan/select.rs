@@ -56,19 +56,22 @@ impl Destination {
     }
 
     fn takes_from(&self, message: &Message) -> bool {
-        let knows_source = self.sources.as_ref().is_none_or(|sources| sources.contains(&message.source));
-        knows_source && self.may_have(&message.value) == Decision::Allowed
+        self.knows_source(message) && self.may_have(&message.value) == Decision::Allowed
+    }
+
+    pub(super) fn knows_source(&self, message: &Message) -> bool {
+        self.sources.as_ref().is_none_or(|sources| sources.contains(&message.source))
     }
 
     /// A destination without a name is one like a warehouse: only the end user's consent keeps an event from it.
-    fn may_have(&self, event: &Json) -> Decision {
+    pub(super) fn may_have(&self, event: &Json) -> Decision {
         if self.integrations.is_empty() {
             return consent::consent_allows(event, &self.consent);
         }
         consent::allows(event, &self.integrations, &self.consent)
     }
 
-    fn is_sampled(&self, scope: &Scope) -> Result<bool, RuleError> {
+    pub(super) fn is_sampled(&self, scope: &Scope) -> Result<bool, RuleError> {
         let Some(sample) = &self.sample else { return Ok(true) };
         sample.keeps(scope).map_err(|error| self.error(None, error).within("sample.by"))
     }
@@ -98,14 +101,14 @@ fn all_hold(conditions: &[Condition], scope: &Scope) -> Result<bool, (usize, Eva
     Ok(true)
 }
 
-fn when_place(index: usize) -> String {
+pub(super) fn when_place(index: usize) -> String {
     format!("when[{index}]")
 }
 
 // === impl Rule, Trigger, Condition ===
 
 impl Rule {
-    fn is_triggered_by(&self, event: &Json) -> bool {
+    pub(super) fn is_triggered_by(&self, event: &Json) -> bool {
         self.on.is_empty() || self.on.iter().any(|trigger| trigger.matches(event))
     }
 }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::auth::MASK;
-use super::batch::Item;
+use super::batch::{Item, Request};
 use super::{Destination, Rule};
 use crate::attempt::{SentRequest, Trace};
 use crate::expr::percent_encode;
@@ -47,6 +47,30 @@ impl Destination {
     pub fn trace_item(&self, item: &Item, items: usize) -> Trace {
         let rule = &self.rules[item.rule];
         Trace { request: Some(self.sent(rule, item, items)), ..self.trace(rule.place.clone()) }
+    }
+
+    /// A text as a person may see it: secrets are masked.
+    #[must_use]
+    pub fn redacted_text(&self, text: &str) -> String {
+        self.secrets().redact(text)
+    }
+
+    /// A request as a person may see it whole, its body unpacked: credentials and secrets are masked.
+    #[must_use]
+    pub fn masked(&self, request: &Request) -> Request {
+        let (secrets, own) = (self.secrets(), self.auth.header_names());
+        let is_plain = |(name, _): &&(String, String)| name != "content-encoding";
+        let header = |(name, value): &(String, String)| {
+            let is_masked = CREDENTIAL_HEADERS.contains(&name.as_str()) || own.contains(&name.as_str());
+            (name.clone(), if is_masked { MASK.to_owned() } else { secrets.redact(value) })
+        };
+        let body = request.plain_body().map(|body| secrets.redact(&String::from_utf8_lossy(&body)).into());
+        Request {
+            url: secrets.redact(&self.auth.without_secrets(&without_user(&request.url))),
+            headers: request.headers.iter().filter(is_plain).map(header).collect(),
+            body,
+            ..request.clone()
+        }
     }
 
     fn sent(&self, rule: &Rule, item: &Item, items: usize) -> SentRequest {

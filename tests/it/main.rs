@@ -14,6 +14,7 @@ mod damage;
 mod dead_letters;
 mod durable;
 mod examples;
+mod explaining;
 mod full_disk;
 mod isolation;
 mod layers;

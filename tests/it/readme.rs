@@ -25,7 +25,7 @@ use crate::support::tools::{has_chromium, has_node, python, sdks};
 use crate::support::{Answer, Binary, Fake, PATIENCE};
 
 /// The blocks of README.md, each run by a test of this file.
-const README_BLOCKS: [&str; 25] = [
+const README_BLOCKS: [&str; 27] = [
     "sh start",
     "sh curl",
     "json reply",
@@ -49,6 +49,8 @@ const README_BLOCKS: [&str; 25] = [
     "toml test",
     "sh test",
     "text tested",
+    "sh explain",
+    "text explained",
     "sh list",
     "text listed",
 ];
@@ -341,6 +343,16 @@ fn the_test_fails_as_shown() {
 }
 
 #[test]
+fn an_event_is_explained_as_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("libroseg.toml"), readme("toml destination")).unwrap();
+    let binary = Binary::command().get_program().to_owned();
+    let script = readme("sh explain").replace("libroseg explain", &format!("{} explain", binary.to_str().unwrap()));
+    let output = Command::new("sh").args(["-c", &script]).env_remove("CRM_TOKEN").current_dir(folder.path()).output();
+    assert_eq!(stdout(&output.unwrap()), readme("text explained"));
+}
+
+#[test]
 fn the_tests_of_the_reference_pass() {
     let text = blocks(&page("docs/config.md")).into_iter().find(|block| block.text.contains("[[tests]]")).unwrap().text;
     let folder = tempfile::tempdir().unwrap();
@@ -389,7 +401,7 @@ fn the_commands_and_variables_are_those_of_the_help() {
     expected.retain(|word| word != "--help" && word != "--version");
     expected.insert("LIBROSEG_WRITE_KEY".to_owned());
     assert_eq!(words(&code_spans(told).join(" ")), expected);
-    for command in ["serve", "check", "dead-letters", "replay", "queue"] {
+    for command in ["serve", "check", "test", "explain", "dead-letters", "replay", "queue"] {
         assert!(
             told.contains(&format!("`libroseg {command}")) && help.contains(&format!("\n  {command} ")),
             "{command}"
