@@ -40,10 +40,11 @@ struct Language<'a> {
 /// The parts of a `JSONPath` condition that decided, in the order of its text.
 #[must_use]
 pub fn of_filter(text: &str, json: &Json) -> Vec<Why> {
-    let holds = |part: &str| Filter::parse(part).ok().map(|filter| filter.matches(json));
+    let holds = |part: &str| Filter::parse(part).ok()?.matches(json).ok();
     let read = |part: &str| {
         let value = |path: String| {
-            let found = Selection::parse(&path).ok()?.select(json).first().map(|value| short(value));
+            let found = Selection::parse(&path).ok()?.select(json, usize::MAX).ok()?;
+            let found = found.first().map(|value| short(value));
             Some((path, found))
         };
         paths(part).into_iter().filter_map(value).collect()
