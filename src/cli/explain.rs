@@ -139,7 +139,10 @@ fn explain(file: &Path, options: &Options, variables: &BTreeMap<String, String>)
     let variables = env_file::laid_over(variables, &options.env_file).map_err(|e| Refused::Unable(e.to_string()))?;
     let compile = |unset| {
         let read_file = |path: &Path| fs::read_to_string(path);
-        config::compile(&text, &Environment { variables: variables.clone(), read_file: &read_file, unset })
+        config::compile(
+            &text,
+            &Environment { variables: variables.clone(), read_file: &read_file, unset, ..Environment::default() },
+        )
     };
     let plan = match compile(Unset::Assumed) {
         Ok(compiled) => compiled.plan,

@@ -1,6 +1,5 @@
 //! `libroseg explain`: what one event is to every destination, and why.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -162,7 +161,7 @@ fn what_is_explained_is_what_select_and_render_do() {
     for entry in fs::read_dir(folder).unwrap() {
         let text = fs::read_to_string(entry.unwrap().path()).unwrap();
         let no_file = |_: &Path| Err(std::io::Error::from(std::io::ErrorKind::NotFound));
-        let environment = Environment { variables: BTreeMap::new(), read_file: &no_file, unset: Unset::Assumed };
+        let environment = Environment { read_file: &no_file, unset: Unset::Assumed, ..Environment::default() };
         let Ok(compiled) = config::compile(&text, &environment) else { continue };
         let source = SourceName::from("s");
         let messages: Vec<Value> =
