@@ -11,6 +11,7 @@
 mod address;
 mod auth;
 mod cases;
+mod changes;
 mod codes;
 mod destination;
 mod diagnostic;
@@ -53,6 +54,7 @@ use crate::plan::case::Case;
 use crate::plan::{Destination, Plan};
 use crate::segment::Policy;
 
+pub use changes::{Change, Changes, Edit, Section, Side, changes};
 pub use codes::Code;
 pub use diagnostic::{Diagnostic, Severity, Style, Suggestion, draw, line_column};
 pub use expressions::Missing;
