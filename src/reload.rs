@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{self, Diagnostic, Environment, Style};
+use crate::config::{self, Changes, Diagnostic, Environment, Style};
 use crate::plan::Plan;
 
 /// The file and the plan in force.
@@ -34,6 +34,8 @@ pub struct Reload {
 pub struct Loaded {
     /// The plan.
     pub plan: Arc<Plan>,
+    /// The file that it was made from.
+    pub text: Arc<str>,
     /// Since when.
     pub at: Timestamp,
 }
@@ -81,6 +83,9 @@ const QUIET_MAX: Duration = Duration::from_secs(1);
 /// Columns of a picture in the log.
 const LOG_WIDTH: usize = 120;
 
+/// Changes of keys that a reload logs: a preset that went would bring hundreds.
+const CHANGES_MAX: usize = 20;
+
 /// Some file systems (network shares, some bind mounts) tell of no change; secrets' files are not watched at all.
 const POLL: Duration = Duration::from_secs(30);
 
@@ -94,7 +99,7 @@ impl Reload {
     pub fn load(path: PathBuf, variables: BTreeMap<String, String>, clock: Clock) -> Result<Self, LoadError> {
         let fresh = compile(&path, &variables)?;
         fresh.log_warnings(&path);
-        let loaded = Loaded { plan: fresh.plan, at: clock.now() };
+        let loaded = Loaded { plan: fresh.plan, text: fresh.text, at: clock.now() };
         Ok(Self { path, variables, clock, current: ArcSwap::from_pointee(loaded), broken: Mutex::default() })
     }
 
@@ -137,10 +142,11 @@ impl Reload {
             "reloaded {}",
             self.path.display()
         );
+        log_changes(&config::changes(&before.text, &fresh.text));
         if before.plan.server != fresh.plan.server || before.plan.queue != fresh.plan.queue {
             tracing::warn!("[server] and [queue] are read at start: restart for their changes to take effect");
         }
-        self.current.store(Arc::new(Loaded { plan: fresh.plan, at: self.clock.now() }));
+        self.current.store(Arc::new(Loaded { plan: fresh.plan, text: fresh.text, at: self.clock.now() }));
     }
 
     fn keep_old(&self, error: &LoadError) {
@@ -194,6 +200,19 @@ async fn quiet(rings: &mut mpsc::Receiver<()>) {
     let _ = timeout(QUIET_MAX, settle).await;
 }
 
+/// Tells what becomes of the keys of each destination, a line each.
+fn log_changes(changes: &Changes) {
+    let edits =
+        || changes.destinations.iter().flat_map(|section| section.edits.iter().map(move |edit| (section, edit)));
+    for (section, edit) in edits().take(CHANGES_MAX) {
+        tracing::info!(destination.name = section.name, "{edit}");
+    }
+    let more = edits().count().saturating_sub(CHANGES_MAX);
+    if more > 0 {
+        tracing::info!("and {more} more; `libroseg diff OLD NEW` tells all of them");
+    }
+}
+
 fn names(names: &[crate::attempt::DestinationName]) -> String {
     if names.is_empty() {
         return "none".to_owned();
@@ -205,6 +224,8 @@ fn names(names: &[crate::attempt::DestinationName]) -> String {
 pub struct Fresh {
     /// The plan.
     pub plan: Arc<Plan>,
+    /// The file that it was made from.
+    text: Arc<str>,
     /// Its warnings, drawn; empty without.
     warnings: String,
 }
@@ -224,7 +245,10 @@ fn compile(path: &Path, variables: &BTreeMap<String, String>) -> Result<Fresh, L
     let name = path.display().to_string();
     let draw = |diagnostics: &[Diagnostic]| config::draw(&name, &text, diagnostics, Style::Plain, LOG_WIDTH);
     match result {
-        Ok(compiled) => Ok(Fresh { plan: Arc::new(compiled.plan), warnings: draw(&compiled.warnings) }),
+        Ok(compiled) => {
+            let warnings = draw(&compiled.warnings);
+            Ok(Fresh { plan: Arc::new(compiled.plan), warnings, text: text.into() })
+        }
         Err(mistakes) => {
             let count = mistakes.len();
             Err(LoadError::Mistaken { path: path.to_owned(), count, picture: draw(&mistakes) })

@@ -5,6 +5,7 @@
 mod ask;
 pub mod check;
 mod dead_letters;
+mod diff;
 mod env_file;
 mod explain;
 mod meter;
@@ -72,6 +73,9 @@ enum Command {
     /// Tell what one event is to every destination, and why
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::Options),
+    /// Tell what one file changes against another, in itself and over events
+    #[command(after_help = diff::EXAMPLES)]
+    Diff(diff::Options),
     /// Events given up on: list, show, send again, forget
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::Options),
@@ -113,6 +117,7 @@ pub fn run() -> ExitCode {
         (None, Some(files)) => check::run(&files_or_config(files), &check::Options::default(), &variables),
         (Some(Command::Test(options)), _) => test::run(&files_or_config(options.files.clone()), &options),
         (Some(Command::Explain(options)), _) => explain::run(&arguments.config, &options, &variables),
+        (Some(Command::Diff(options)), _) => diff::run(&options, &variables),
         (Some(Command::DeadLetters(options)), _) => dead_letters::run(&options, &asker(&options.ask)),
         (Some(Command::Replay(options)), _) => replay::run(&options, &asker(&options.ask)),
         (Some(Command::Queue(options)), _) => queue::run(&options, &asker(&options.ask)),

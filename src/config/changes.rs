@@ -34,6 +34,8 @@ pub struct Changes {
 pub struct Section {
     /// Its name: `server`, or that of a destination.
     pub name: String,
+    /// Its name as a place: `server`, `destinations.crm`.
+    pub place: String,
     /// What becomes of it as a whole.
     pub change: Change,
     /// What becomes of its keys; none when it is added or removed as a whole.
@@ -76,6 +78,8 @@ pub struct Side {
 /// The sections that are compared, in the order of the language.
 const SECTIONS: [&str; 6] = ["server", "queue", "sources", "let", "tables", "plan"];
 
+const DESTINATIONS: &str = "destinations";
+
 /// Lists of tables whose order counts and whose entries are known by what is in them.
 const ORDERED: [&str; 2] = ["rules", "response"];
 
@@ -107,14 +111,14 @@ pub fn changes(old: &str, new: &str) -> Changes {
     let nothing = Json::Object(Map::new());
     let section = |name: &&str| {
         let side = |file: &InForce| file.sections.get(*name).cloned().unwrap_or_else(|| nothing.clone());
-        Section::changed(name, &side(&old), &side(&new))
+        Section::changed("", name, &side(&old), &side(&new))
     };
     let destination = |(name, now): (&String, &Json)| match old.destinations.get(name) {
-        Some(before) => Section::changed(name, before, now),
-        None => Some(Section::whole(name, Change::Added)),
+        Some(before) => Section::changed(DESTINATIONS, name, before, now),
+        None => Some(Section::new(DESTINATIONS, name, Change::Added)),
     };
     let gone = old.destinations.keys().filter(|name| !new.destinations.contains_key(*name));
-    let gone = gone.map(|name| Section::whole(name, Change::Removed));
+    let gone = gone.map(|name| Section::new(DESTINATIONS, name, Change::Removed));
     Changes {
         sections: SECTIONS.iter().filter_map(section).collect(),
         destinations: new.destinations.iter().filter_map(destination).chain(gone).collect(),
@@ -138,15 +142,24 @@ impl Changes {
 }
 
 impl Section {
-    fn changed(name: &str, old: &Json, new: &Json) -> Option<Self> {
+    fn new(within: &str, name: &str, change: Change) -> Self {
+        let mut place = within.to_owned();
+        push_key(&mut place, name);
+        Self { name: name.to_owned(), place, change, edits: Vec::new() }
+    }
+
+    fn changed(within: &str, name: &str, old: &Json, new: &Json) -> Option<Self> {
         let mut comparison = Comparison::default();
         comparison.value(&Way::default(), old, new);
         let edits = comparison.edits;
-        (!edits.is_empty()).then(|| Self { name: name.to_owned(), change: Change::Changed, edits })
+        (!edits.is_empty()).then(|| Self { edits, ..Self::new(within, name, Change::Changed) })
     }
 
-    fn whole(name: &str, change: Change) -> Self {
-        Self { name: name.to_owned(), change, edits: Vec::new() }
+    /// The name in force of a key, for [`Places`](super::Places).
+    #[must_use]
+    pub fn place_of(&self, side: &Side) -> String {
+        let is_shared = self.place != self.name && side.path.starts_with("tables.");
+        if is_shared { side.path.clone() } else { format!("{}.{}", self.place, side.path) }
     }
 }
 
@@ -173,6 +186,7 @@ impl fmt::Display for Edit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.change, &self.old, &self.new) {
             (Change::Moved, Some(old), Some(new)) => write!(f, "> {}: was {}", new.path, old.path),
+            (_, Some(old), Some(new)) if old.written == new.written => write!(f, "~ {}: another secret", new.path),
             (_, Some(old), Some(new)) => {
                 let (before, after) = excerpts(&old.written, &new.written);
                 write!(f, "~ {}: {before} → {after}", new.path)
@@ -214,7 +228,7 @@ impl InForce {
         let layers = Layers::new(&document, &texts);
         let section = |name: &&str| Some(((*name).to_owned(), json(document.get(*name)?.get_ref())));
         let mut destinations = Map::new();
-        for (name, value) in entries_of(&document, "destinations").into_iter().flatten() {
+        for (name, value) in entries_of(&document, DESTINATIONS).into_iter().flatten() {
             let DeValue::Table(own) = value.get_ref() else { continue };
             let name = name.get_ref();
             let layered = layers.of(name, own);
@@ -550,6 +564,8 @@ path = "/people"
         let new = OLD.replace("\"pasted\"", "\"{{ env.TOKEN }}\"");
         let edit = r#"~ auth.bearer: "***" → "{{ env.TOKEN }}""#;
         assert_eq!(told(&new), [format!("base {edit}"), format!("crm {edit}")]);
+        let new = OLD.replace("\"pasted\"", "\"other\"");
+        assert_eq!(told(&new)[0], "base ~ auth.bearer: another secret");
         let new = OLD.replace("\"pasted\"", "\"{{ 'pasted' ~ env.TOKEN }}\"");
         assert!(!told(&new).concat().contains("pasted"));
         let with = "https://me:pw@a.example.com/x?token=t&b=1";

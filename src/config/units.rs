@@ -67,7 +67,7 @@ pub(super) fn size(text: &str) -> Result<u64, NoQuantity> {
 }
 
 /// A duration as it would be written: in its largest whole unit.
-pub(super) fn written_duration(duration: Duration) -> String {
+pub(crate) fn written_duration(duration: Duration) -> String {
     written(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATIONS)
 }
 

@@ -4,6 +4,7 @@
 //! verdicts, driven by a script of answers and a clock that jumps to whatever comes next. A wait is always the longest that
 //! the dice allow. Nothing here is sent, stored or awaited, and nothing reads a variable or a file.
 
+pub mod change;
 pub mod compare;
 pub mod report;
 pub mod shown;

@@ -12,6 +12,7 @@ mod commands;
 mod crash;
 mod damage;
 mod dead_letters;
+mod diff;
 mod durable;
 mod examples;
 mod explaining;

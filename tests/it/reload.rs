@@ -218,6 +218,35 @@ async fn the_running_binary_notices_an_edit_however_the_editor_makes_it() {
 }
 
 #[tokio::test]
+async fn the_log_of_a_reload_tells_which_keys_changed_without_secrets_and_not_endlessly() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("libroseg.toml");
+    let text = |version: &str, keys: usize| {
+        let body = (0..keys).map(|key| format!("body.k{key} = {key}\n")).collect::<Vec<_>>().concat();
+        format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n{HEAD}[let]\nv = \"{version}\"\n[destinations.a]\nurl = \"http://a.example\"\n\
+             auth = {{ bearer = \"secret-{version}\" }}\nbody.v = \"{{{{ v }}}}\"\n{body}"
+        )
+    };
+    std::fs::write(&file, text("one", 0)).unwrap();
+    let binary = Binary::start(&file);
+    std::fs::write(&file, text("two", 0)).unwrap();
+    let is_told = || {
+        let log = binary.log();
+        ["changed=a", "~ let.v: \"one\" → \"two\"", "~ auth.bearer: another secret"]
+            .iter()
+            .all(|line| log.contains(line))
+    };
+    eventually("the keys are told", is_told).await;
+    let is_secret = |line: &&str| line.contains(" INFO ") && line.contains("secret-");
+    assert_eq!(binary.log().lines().find(is_secret), None);
+
+    std::fs::write(&file, text("two", 30)).unwrap();
+    eventually("it is told that there is more", || binary.log().contains("and 10 more")).await;
+    assert_eq!(binary.log().matches("+ body.k").count(), 20, "{}", binary.log());
+}
+
+#[tokio::test]
 async fn an_event_delivered_in_part_counts_as_delivered_when_new_rules_want_no_more_of_it() {
     let fake = Fake::replying([Answer::status(200), Answer::status(503)]);
     let rules = |rest: &str| {
