@@ -4,10 +4,12 @@
 
 mod ask;
 pub mod check;
+mod config;
 mod dead_letters;
 mod diff;
 mod env_file;
 mod explain;
+mod init;
 mod meter;
 mod queue;
 mod replay;
@@ -76,6 +78,12 @@ enum Command {
     /// Tell what one file changes against another, in itself and over events
     #[command(after_help = diff::EXAMPLES)]
     Diff(diff::Options),
+    /// Write a file to begin with, with destinations made from presets
+    #[command(after_help = init::EXAMPLES)]
+    Init(init::Options),
+    /// Show what is in force, defaults included, and where each value comes from
+    #[command(after_help = config::EXAMPLES)]
+    Config(config::Options),
     /// Events given up on: list, show, send again, forget
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::Options),
@@ -118,6 +126,8 @@ pub fn run() -> ExitCode {
         (Some(Command::Test(options)), _) => test::run(&files_or_config(options.files.clone()), &options),
         (Some(Command::Explain(options)), _) => explain::run(&arguments.config, &options, &variables),
         (Some(Command::Diff(options)), _) => diff::run(&options, &variables),
+        (Some(Command::Init(options)), _) => init::run(&arguments.config, &options),
+        (Some(Command::Config(options)), _) => config::run(&arguments.config, &options, &variables),
         (Some(Command::DeadLetters(options)), _) => dead_letters::run(&options, &asker(&options.ask)),
         (Some(Command::Replay(options)), _) => replay::run(&options, &asker(&options.ask)),
         (Some(Command::Queue(options)), _) => queue::run(&options, &asker(&options.ask)),

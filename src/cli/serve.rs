@@ -80,7 +80,7 @@ pub(super) fn told(error: &LoadError) -> u8 {
 }
 
 /// `--listen` wins over `PORT`, which wins over the file's port.
-fn listen_address(file: &str, port: Option<&str>, option: Option<&str>) -> String {
+pub(super) fn listen_address(file: &str, port: Option<&str>, option: Option<&str>) -> String {
     match (option, port) {
         (Some(option), _) => option.to_owned(),
         (None, Some(port)) => {

@@ -68,7 +68,7 @@ codes! {
         MissingKey "missing-key": "A key that must be given is not there", "Add it";
         DuplicateWriteKey "duplicate-write-key": "Two sources, or one twice, have the same write key", "Give every source keys of its own";
         UnknownExtends "unknown-extends": "What a destination `extends` is neither a destination of the file nor a preset", "Name one of those that the message lists";
-        ExtendsCycle "extends-cycle": "A destination extends itself, by way of others", "Take one `extends` out of the circle";
+        ExtendsCycle "extends-cycle": "A destination extends itself, by way of others, or stands on very many", "Take one `extends` out of the circle";
         UnknownDestination "unknown-destination": "No destination has this name", "Name one that is in the file";
         UnknownSource "unknown-source": "No source has this name", "Name one that is in the file";
 

@@ -140,6 +140,16 @@ pub fn grouped(count: u64) -> String {
     grouped
 }
 
+// === impl Key ===
+
+impl Key {
+    /// Whether the key exists where `type` is this word.
+    #[must_use]
+    pub fn is_for(&self, word: &str) -> bool {
+        self.types.is_empty() || self.types.contains(&word)
+    }
+}
+
 // === impl Shape ===
 
 impl Shape {

@@ -20,6 +20,9 @@ use super::spelling::nearest;
 use super::table::type_name;
 use super::texts::Texts;
 
+/// How many others a destination may stand on: nobody understands more, and it is laid over each of them.
+const LAYERS_MAX: usize = 16;
+
 /// The file and the presets that it reaches, parsed.
 pub(super) struct Layers<'a> {
     file: &'a DeTable<'a>,
@@ -97,6 +100,10 @@ impl<'a> Layers<'a> {
                 findings.add(self.torn(&link, name, extends.span(), &torn));
             }
             self.check_cycle(&link, extends.span(), &mut told, findings);
+            if self.chain(link).len() > LAYERS_MAX {
+                let message = format!("`{}` stands on {LAYERS_MAX} others or more", link.name);
+                findings.add(Diagnostic::error(Code::ExtendsCycle, extends.span(), message));
+            }
         }
     }
 
@@ -169,11 +176,11 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// The destination, what it extends, and so on; a way round is walked once.
+    /// The destination, what it extends, and so on; a way round is walked once, and no way for long.
     fn chain<'l>(&'l self, first: Link<'l, 'a>) -> Vec<Link<'l, 'a>> {
         let mut chain = vec![first];
         while let Some(next) = chain.last().and_then(|last| self.extended(last)) {
-            if chain.iter().any(|link| link.is(&next)) {
+            if chain.len() > LAYERS_MAX || chain.iter().any(|link| link.is(&next)) {
                 break;
             }
             chain.push(next);

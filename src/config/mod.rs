@@ -15,6 +15,7 @@ mod changes;
 mod codes;
 mod destination;
 mod diagnostic;
+mod effective;
 mod expressions;
 mod findings;
 mod fingerprint;
@@ -33,12 +34,14 @@ mod rule;
 mod sample;
 mod server;
 mod spelling;
+mod starter;
 mod table;
 mod texts;
 mod target;
 #[cfg(test)]
 mod tests;
 pub(crate) mod units;
+mod written;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,10 +60,12 @@ use crate::segment::Policy;
 pub use changes::{Change, Changes, Edit, Section, Side, changes};
 pub use codes::Code;
 pub use diagnostic::{Diagnostic, Severity, Style, Suggestion, draw, line_column};
+pub use effective::{Effective, InForce, Origin, Setting};
 pub use expressions::Missing;
 pub use json::{literal, place_of, pretty};
 pub use places::{Place, Places};
 pub(crate) use spelling::nearest;
+pub use starter::{Choice, Variables, choices, starter, variables};
 pub use target::Target;
 
 use destination::{Definitions, Surroundings};

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::diagnostic::line_column;
 use super::findings::{path_of, push_key};
-use super::layers::Layers;
+use super::layers::{Layered, Layers};
 use super::texts::Texts;
 
 /// The places of everything in force in one file.
@@ -26,22 +26,7 @@ use super::texts::Texts;
 /// assert_eq!((inherited.preset, inherited.written.as_str()), (Some("mixpanel"), "/import"));
 /// ```
 pub struct Places {
-    texts: Texts,
-    spots: BTreeMap<String, Spot>,
-    /// The names of `spots` in the order of the file, what is under a name after it.
-    order: Vec<String>,
-}
-
-/// A value in force.
-struct Spot {
-    key: Range<usize>,
-    value: Range<usize>,
-    /// What a string says; `None`: the value is no string.
-    says: Option<String>,
-    /// Whether it is told by itself, not by what is in it or what it is in.
-    is_leaf: bool,
-    /// Its name where it was written.
-    home: String,
+    places: BTreeMap<String, Place>,
 }
 
 /// Where a value was written.
@@ -69,8 +54,11 @@ impl Places {
     pub fn of(text: &str) -> Self {
         let document = DeTable::parse_recoverable(text).0.into_inner();
         let texts = Texts::new(text, &Layers::reached(&document));
-        let (spots, order) = Walk::through(&document, &texts);
-        Self { texts, spots, order }
+        let layers = Layers::new(&document, &texts);
+        let finder = Finder { file: &document, texts: &texts, layers: &layers };
+        let mut walk = Walk { finder: &finder, places: BTreeMap::new() };
+        walk.file();
+        Self { places: walk.places }
     }
 
     /// Where the value of a name in force was written. A name that does not lead anywhere by itself is looked for where
@@ -78,29 +66,11 @@ impl Places {
     /// `when` that is not a list.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Place> {
-        let spot = self.spots.get(path).or_else(|| comes_from(path).iter().find_map(|path| self.spots.get(path)));
+        let elsewhere = || comes_from(path).iter().find_map(|path| self.places.get(path));
         // A header is known by its name in lower case.
         let whatever_case =
-            || self.spots.iter().find(|(name, _)| name.eq_ignore_ascii_case(path)).map(|(_, spot)| spot);
-        Some(self.place(spot.or_else(whatever_case)?))
-    }
-
-    /// Every value in force that is no table and no list of tables, by name, in the order of the file.
-    pub fn values(&self) -> impl Iterator<Item = (&str, Place)> {
-        let spots = self.order.iter().filter_map(|name| Some((name.as_str(), self.spots.get(name)?)));
-        spots.filter(|(_, spot)| spot.is_leaf).map(|(name, spot)| (name, self.place(spot)))
-    }
-
-    fn place(&self, spot: &Spot) -> Place {
-        let span = if spot.value.is_empty() { &spot.key } else { &spot.value };
-        let (preset, text, span) = match self.texts.in_preset(span) {
-            Some((preset, span)) => (Some(preset.name), preset.text, span),
-            None => (None, self.texts.all.as_str(), span.clone()),
-        };
-        let (line, column) = line_column(text, span.start);
-        let raw = || text.get(span.clone()).unwrap_or_default().to_owned();
-        let written = spot.says.clone().unwrap_or_else(raw);
-        Place { preset, line, column, span, path: spot.home.clone(), written }
+            || self.places.iter().find(|(name, _)| name.eq_ignore_ascii_case(path)).map(|(_, place)| place);
+        self.places.get(path).or_else(elsewhere).or_else(whatever_case).cloned()
     }
 }
 
@@ -135,68 +105,85 @@ impl Place {
     }
 }
 
+/// Finds where what is in force was written.
+pub(super) struct Finder<'a> {
+    pub file: &'a DeTable<'a>,
+    pub texts: &'a Texts,
+    pub layers: &'a Layers<'a>,
+}
+
+// === impl Finder ===
+
+impl<'a> Finder<'a> {
+    /// The place of a value, or of its key where a value has none.
+    pub(super) fn place(&self, key: &Range<usize>, value: &Spanned<DeValue<'_>>) -> Place {
+        let span = if value.span().is_empty() { key.clone() } else { value.span() };
+        let (preset, text, path, own) = match self.texts.in_preset(&span) {
+            Some((preset, own)) => (Some(preset.name), preset.text, self.layers.path_in(preset, &span), own),
+            None => (None, self.texts.all.as_str(), path_of(self.file, &span), span),
+        };
+        let (line, column) = line_column(text, own.start);
+        let raw = || text.get(own.clone()).unwrap_or_default();
+        let written = value.get_ref().as_str().unwrap_or_else(raw).to_owned();
+        Place { preset, line, column, span: own, path, written }
+    }
+
+    /// The file's destinations, each with all that lies under it.
+    pub(super) fn destinations(
+        &self,
+    ) -> impl Iterator<Item = (&'a Spanned<DeString<'a>>, &'a Value<'a>, Layered<'a, 'a>)> {
+        let destinations = self.file.get("destinations").and_then(|value| value.get_ref().as_table());
+        destinations.into_iter().flatten().filter_map(|(key, value)| {
+            let own = value.get_ref().as_table()?;
+            Some((key, value, self.layers.of(key.get_ref(), own)))
+        })
+    }
+}
+
+type Value<'a> = Spanned<DeValue<'a>>;
+
 /// A walk through what is in force.
 struct Walk<'a> {
-    file: &'a DeTable<'a>,
-    texts: &'a Texts,
-    layers: &'a Layers<'a>,
-    spots: BTreeMap<String, Spot>,
-    order: Vec<String>,
+    finder: &'a Finder<'a>,
+    places: BTreeMap<String, Place>,
 }
 
 // === impl Walk ===
 
-impl<'a> Walk<'a> {
-    fn through(file: &DeTable<'_>, texts: &Texts) -> (BTreeMap<String, Spot>, Vec<String>) {
-        let layers = Layers::new(file, texts);
-        let mut walk = Walk { file, texts, layers: &layers, spots: BTreeMap::new(), order: Vec::new() };
-        walk.file();
-        (walk.spots, walk.order)
-    }
-
+impl Walk<'_> {
     fn file(&mut self) {
-        for (key, value) in self.file {
+        for (key, value) in self.finder.file {
             let name = key.get_ref().as_ref();
-            match value.get_ref().as_table().filter(|_| name == "destinations") {
-                Some(destinations) => self.destinations(destinations),
-                None => self.value(&named("", name), key.span(), value, true),
+            self.note(&named("", name), key.span(), value);
+            if name != "destinations" {
+                self.inside(&named("", name), value);
             }
         }
-    }
-
-    fn destinations(&mut self, destinations: &'a DeTable<'a>) {
-        for (key, value) in destinations {
+        for (key, value, layered) in self.finder.destinations() {
             let path = named("destinations", key.get_ref());
-            let DeValue::Table(own) = value.get_ref() else {
-                self.value(&path, key.span(), value, true);
-                continue;
-            };
-            let layered = self.layers.of(key.get_ref(), own);
-            self.note(&path, key.span(), value, true);
-            self.table(&path, &layered.entries, true);
-            for (key, value) in layered.tables.iter() {
-                let path = named("tables", key.get_ref());
-                if !self.spots.contains_key(&path) {
-                    self.value(&path, key.span(), value, true);
-                }
-            }
+            self.note(&path, key.span(), value);
+            self.table(&path, &layered.entries);
+            // Those of presets; the file's own are known.
+            self.table("tables", &layered.tables);
         }
     }
 
-    fn table(&mut self, path: &str, table: &DeTable<'_>, is_told: bool) {
+    fn table(&mut self, path: &str, table: &DeTable<'_>) {
         for (key, value) in table {
-            self.value(&named(path, key.get_ref()), key.span(), value, is_told);
+            let path = named(path, key.get_ref());
+            self.note(&path, key.span(), value);
+            self.inside(&path, value);
         }
     }
 
-    fn value(&mut self, path: &str, key: Range<usize>, value: &Spanned<DeValue<'_>>, is_told: bool) {
-        self.note(path, key, value, is_told);
-        let is_told = is_told && !is_leaf(value.get_ref());
+    fn inside(&mut self, path: &str, value: &Value<'_>) {
         match value.get_ref() {
-            DeValue::Table(table) => self.table(path, table, is_told),
+            DeValue::Table(table) => self.table(path, table),
             DeValue::Array(list) => {
                 for (index, element) in list.iter().enumerate() {
-                    self.value(&format!("{path}[{index}]"), element.span(), element, is_told);
+                    let path = format!("{path}[{index}]");
+                    self.note(&path, element.span(), element);
+                    self.inside(&path, element);
                 }
             }
             DeValue::String(_)
@@ -207,24 +194,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn note(&mut self, path: &str, key: Range<usize>, value: &Spanned<DeValue<'_>>, is_told: bool) {
-        let spot = Spot {
-            home: self.home(&value.span(), &key),
-            key,
-            value: value.span(),
-            says: value.get_ref().as_str().map(str::to_owned),
-            is_leaf: is_told && is_leaf(value.get_ref()),
-        };
-        self.order.push(path.to_owned());
-        self.spots.insert(path.to_owned(), spot);
-    }
-
-    /// The name of a place in the file or the preset where it lies.
-    fn home(&self, value: &Range<usize>, key: &Range<usize>) -> String {
-        let span = if value.is_empty() { key } else { value };
-        match self.texts.in_preset(span) {
-            None => path_of(self.file, span),
-            Some((preset, _)) => self.layers.path_in(preset, span),
+    fn note(&mut self, path: &str, key: Range<usize>, value: &Value<'_>) {
+        if !self.places.contains_key(path) {
+            self.places.insert(path.to_owned(), self.finder.place(&key, value));
         }
     }
 }
@@ -233,19 +205,6 @@ fn named(path: &str, key: &str) -> String {
     let mut path = path.to_owned();
     push_key(&mut path, key);
     path
-}
-
-/// Tables, and lists of tables, are told by what is in them.
-fn is_leaf(value: &DeValue<'_>) -> bool {
-    match value {
-        DeValue::Table(table) => table.is_empty(),
-        DeValue::Array(list) => {
-            list.is_empty() || list.iter().any(|element| !matches!(element.get_ref(), DeValue::Table(_)))
-        }
-        DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
-            true
-        }
-    }
 }
 
 #[cfg(test)]
@@ -313,25 +272,5 @@ extends = "mixpanel"
         assert_eq!(place.path, "destinations.mixpanel.url");
         assert!(preset.text[place.span.clone()].starts_with("\"https://"));
         assert_eq!(preset.text.lines().nth(place.line - 1).unwrap().find('"'), Some(place.column - 1));
-    }
-
-    #[test]
-    fn every_value_in_force_is_told_once_in_the_order_of_the_file() {
-        let places = Places::of(FILE);
-        let names: Vec<_> = places.values().map(|(name, _)| name.to_owned()).collect();
-        let of_crm: Vec<_> = names.iter().filter(|name| name.starts_with("destinations.crm.")).collect();
-        assert_eq!(
-            of_crm,
-            [
-                "destinations.crm.retry.first",
-                "destinations.crm.url",
-                "destinations.crm.when",
-                "destinations.crm.rules[0].path",
-                "destinations.crm.rules[1].on",
-                "destinations.crm.rules[1].body.\"a b\"",
-                "destinations.crm.rules[1].body.list",
-                "destinations.crm.method",
-            ]
-        );
     }
 }

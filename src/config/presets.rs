@@ -2,6 +2,8 @@
 //!
 //! A preset is a whole file of its own, with tests of its own. What a destination takes from it is `layers`' business.
 
+use super::spelling;
+
 /// A file of `examples/configs`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Preset {
@@ -44,6 +46,12 @@ pub const PRESETS: &[Preset] = presets! {
 #[must_use]
 pub fn preset(name: &str) -> Option<&'static Preset> {
     PRESETS.iter().find(|preset| preset.name == name)
+}
+
+/// The name of the preset that was probably meant.
+#[must_use]
+pub fn nearest(name: &str) -> Option<&'static str> {
+    spelling::nearest(name, PRESETS.iter().map(|preset| preset.name))
 }
 
 // === impl Preset ===
