@@ -87,6 +87,8 @@ pub enum Reason {
     Io,
     /// A filter or a mapping failed on this event.
     Mapping,
+    /// A tracking plan finds something wrong with this event.
+    Plan,
     /// The stored text is damaged.
     Unreadable,
 }
@@ -238,6 +240,7 @@ impl Reason {
             Self::Connection => "connection",
             Self::Io => "io",
             Self::Mapping => "mapping",
+            Self::Plan => "plan",
             Self::Unreadable => "unreadable",
         }
     }
@@ -247,9 +250,13 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "status {status}"),
-            Self::Response | Self::Timeout | Self::Connection | Self::Io | Self::Mapping | Self::Unreadable => {
-                f.write_str(self.code())
-            }
+            Self::Response
+            | Self::Timeout
+            | Self::Connection
+            | Self::Io
+            | Self::Mapping
+            | Self::Plan
+            | Self::Unreadable => f.write_str(self.code()),
         }
     }
 }

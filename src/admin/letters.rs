@@ -15,13 +15,14 @@ use crate::queue::{LetterId, Queue, StorageError};
 const CHUNK: usize = 64;
 
 /// The kinds of fault; a status is one, whichever it is.
-const REASONS: [Reason; 7] = [
+const REASONS: [Reason; 8] = [
     Reason::Status(0),
     Reason::Response,
     Reason::Timeout,
     Reason::Connection,
     Reason::Io,
     Reason::Mapping,
+    Reason::Plan,
     Reason::Unreadable,
 ];
 

@@ -156,7 +156,7 @@ fn explain(file: &Path, options: &Options, variables: &BTreeMap<String, String>)
         Err(mistakes) => (Vec::new(), unset(&mistakes)),
     };
     let now = options.now.unwrap_or_else(|| Clock::system().now());
-    let event = event(&options.event, &source(&plan, options)?, now)?;
+    let event = event(&options.event, &source(&plan, options)?, &plan, now)?;
     let why_off = |name: &DestinationName| off.iter().find(|off| off.name == *name).map(|off| off.why.clone());
     let destinations = wanted(&plan, options)?;
     let of = |destination: &Arc<Destination>| of(destination, why_off(&destination.name), &event, now);
@@ -198,7 +198,7 @@ fn wanted<'p>(plan: &'p Plan, options: &Options) -> Result<Vec<&'p Arc<Destinati
 }
 
 /// Reads the event as the door does.
-fn event(given: &str, source: &SourceName, now: Timestamp) -> Result<Event, Refused> {
+fn event(given: &str, source: &SourceName, plan: &Plan, now: Timestamp) -> Result<Event, Refused> {
     let text = match (given, given.strip_prefix('@')) {
         ("-", _) => {
             let mut text = String::new();
@@ -212,7 +212,8 @@ fn event(given: &str, source: &SourceName, now: Timestamp) -> Result<Event, Refu
     };
     let wrong = |why: String| Refused::Wrong(format!("error: the event: {why}"));
     let message: Json = serde_json::from_str(&text).map_err(|error| wrong(format!("not JSON: {error}")))?;
-    let events = rehearse::read(&[message], source, now).map_err(|unread| wrong(unread.to_string()))?;
+    let events = rehearse::read(&[message], source, plan.policy.plans.as_deref(), now)
+        .map_err(|unread| wrong(unread.to_string()))?;
     events.into_iter().next().ok_or_else(|| wrong("there is none".to_owned()))
 }
 

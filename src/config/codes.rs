@@ -84,6 +84,7 @@ codes! {
         PathAfterQuery "path-after-query": "`path` would be appended behind the `?` of `url`", "Put the parameters into `query`";
         HostFromEvent "host-from-event": "An event could choose where it is sent", "Write scheme and host as constants; events may shape what follows the host's `/`";
         BadJson "bad-json": "A string that holds JSON cannot be read as JSON", "Correct it where the caret points";
+        BadSchema "bad-schema": "A tracking plan's schema is not JSON, is no JSON Schema, or refers to another one", "Correct it where the message says";
         AlwaysTrue "always-true": "A condition is text around an expression, which always holds", "Write one `{{ expression }}` and nothing around it";
 
         // --- expressions

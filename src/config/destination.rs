@@ -25,7 +25,7 @@ use crate::event::{Kind, SourceName};
 use crate::expr::template::Template;
 use crate::plan::{
     Auth, BatchSettings, Compression, Destination, DestinationKind, Disabled, Encoding, FileSettings, Limit,
-    RequestTemplate, Rule, Trigger,
+    RequestTemplate, Rule, TrackingPlan, Trigger,
 };
 use crate::retry::RetryPolicy;
 
@@ -39,6 +39,8 @@ pub(super) struct Surroundings<'a> {
     pub tables: &'a DeTable<'a>,
     /// The sources it takes events from; `None`: all.
     pub sources: Option<Vec<SourceName>>,
+    /// The tracking plans whose word is `dead`.
+    pub plans: Vec<Arc<TrackingPlan>>,
 }
 
 /// What became of a destination.
@@ -148,6 +150,15 @@ pub(super) const BODY_COMPRESSIONS: [(&str, Compression); 2] =
 /// How a file may be packed.
 pub(super) const FILE_COMPRESSIONS: [(&str, Compression); 3] =
     [BODY_COMPRESSIONS[0], BODY_COMPRESSIONS[1], ("zstd", Compression::Zstd)];
+
+// === impl Surroundings ===
+
+impl<'a> Surroundings<'a> {
+    /// What all destinations have around them.
+    pub(super) fn shared(expressions: &'a Expressions<'a>, lets: &'a DeTable<'a>, tables: &'a DeTable<'a>) -> Self {
+        Self { expressions, lets, tables, sources: None, plans: Vec::new() }
+    }
+}
 
 // === impl Type ===
 
@@ -275,6 +286,7 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
             Some(sample) => Some(sample?),
             None => None,
         },
+        plans: around.plans.clone(),
         when,
         rules: rules?,
         auth,
@@ -725,23 +737,31 @@ fn warn_of_unreachable(expressions: &Expressions<'_>, rules: &[(Rule, Match)], t
 
 // --- the whole
 
-fn fingerprint(around: &Surroundings<'_>, table: &Table<'_>, uses: &Uses) -> u64 {
-    let mut hash = Fingerprint::new();
-    hash.table(table.entries(), &NOT_AT_WORK);
+/// Adds to a hash what something uses of what is shared.
+pub(super) fn add_uses(hash: &mut Fingerprint, around: &Surroundings<'_>, uses: &Uses) {
     for name in &uses.lets {
-        add_key(&mut hash, around.lets, name);
+        add_key(hash, around.lets, name);
     }
     if uses.tables.contains("*") {
         hash.table(around.tables, &[]);
     }
     for name in &uses.tables {
-        add_key(&mut hash, around.tables, name);
+        add_key(hash, around.tables, name);
     }
     for name in &uses.env {
         hash.add(name).add(around.expressions.variable(name));
     }
     for path in &uses.files {
         hash.add(path).add(around.expressions.file(path));
+    }
+}
+
+fn fingerprint(around: &Surroundings<'_>, table: &Table<'_>, uses: &Uses) -> u64 {
+    let mut hash = Fingerprint::new();
+    hash.table(table.entries(), &NOT_AT_WORK);
+    add_uses(&mut hash, around, uses);
+    for plan in &around.plans {
+        hash.add(plan.fingerprint);
     }
     hash.add(around.sources.as_ref().map(|sources| sources.iter().map(SourceName::as_str).collect::<Vec<_>>()));
     hash.finish()

@@ -731,6 +731,12 @@ impl<'a> Expressions<'a> {
 
     // --- files
 
+    /// The content of the file that a string names.
+    pub(super) fn file_named(&self, path: &str, text: &Text<'_>) -> Option<String> {
+        let file = FileUse { path: path.to_owned(), range: 0..text.value.len() };
+        self.read_file(&file, text).then(|| self.file(path)).flatten()
+    }
+
     /// Reads a secret's file, once. Answers whether its content is known.
     fn read_file(&self, file: &FileUse, text: &Text<'_>) -> bool {
         self.uses.borrow_mut().files.insert(file.path.clone());

@@ -40,6 +40,7 @@ mod texts;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tracking;
 pub(crate) mod units;
 mod written;
 
@@ -54,8 +55,9 @@ use toml::de::{DeTable, DeValue};
 
 use crate::event::SourceName;
 use crate::plan::case::Case;
+use crate::plan::tracking::DoorPlans;
 use crate::plan::{Destination, Plan};
-use crate::segment::Policy;
+use crate::segment::{Inspect, Policy};
 
 pub use changes::{Change, Changes, Edit, Section, Side, changes};
 pub use codes::Code;
@@ -127,6 +129,8 @@ pub struct Compiled {
 pub struct Staged {
     /// It, switched on.
     pub destination: Arc<Destination>,
+    /// The tracking plans that speak at the door.
+    pub plans: Option<Arc<dyn Inspect>>,
     /// What it reads and the test does not have. In what it makes, their names stand in for them.
     pub assumed: Vec<Missing>,
 }
@@ -215,9 +219,16 @@ fn stage_in<'a>(
     let expressions = Expressions::new(findings, environment, &layered.tables);
     findings.read_extended(layered.extended_at.clone(), layered.is_torn);
     let sources = staged_sources(document, name);
-    let around = Surroundings { expressions: &expressions, lets, tables: &layered.tables, sources };
+    // What plans read and the test does not have says nothing of the destination.
+    let apart = Expressions::new(findings, environment, section("tables"));
+    let source_names: Vec<SourceName> =
+        section("sources").keys().map(|name| SourceName::from(name.get_ref().as_ref())).collect();
+    let tracking = tracking::read(&Surroundings::shared(&apart, lets, section("tables")), &top, &source_names);
+    let (expressions, plans) = (&expressions, tracking.deadly());
+    let around = Surroundings { sources, plans, ..Surroundings::shared(expressions, lets, &layered.tables) };
     let destination = destination::read(&around, &field, &layered.entries).result?.ok()?;
-    Some(Staged { destination: Arc::new(destination), assumed: expressions.assumed() })
+    let plans = DoorPlans::of(&tracking.plans);
+    Some(Staged { destination: Arc::new(destination), plans, assumed: expressions.assumed() })
 }
 
 /// An error of the parser, with what other formats made people write.
@@ -244,7 +255,6 @@ fn read<'a>(
 ) -> (Plan, Vec<Case>) {
     let nothing = DeTable::new();
     let top = Table::new(findings, document, "the file", 0..0);
-    top.not_yet(&["plan"]);
     let section = |key: &'static str| entries(&top, key).unwrap_or(&nothing);
     let (tables, lets) = (section("tables"), section("let"));
     section("defaults");
@@ -261,9 +271,18 @@ fn read<'a>(
         ..Policy::default()
     };
     let sources = server::sources(&expressions, top.get("sources"), destinations, &mut policy);
+    let names: Vec<SourceName> = sources.iter().map(|source| source.name.clone()).collect();
+    let tracking = tracking::read(&Surroundings::shared(&expressions, lets, tables), &top, &names);
+    policy.plans = DoorPlans::of(&tracking.plans);
     let mut plan = Plan { server: reading.server, policy: Arc::new(policy), queue, ..Plan::default() };
 
     let mut used = Used::default();
+    for uses in &tracking.uses {
+        let is_used =
+            |name: &&Spanned<_>| uses.lets.contains(Spanned::<toml::de::DeString<'_>>::get_ref(name).as_ref());
+        used.definitions.used_at.extend(lets.keys().filter(is_used).map(|name| name.span().start));
+        used.tables.extend(uses.tables.iter().cloned());
+    }
     for field in top.get("destinations").and_then(|field| field.table("[destinations]")).iter().flat_map(Table::fields)
     {
         let DeValue::Table(own) = field.raw() else {
@@ -272,7 +291,8 @@ fn read<'a>(
         };
         let layered = layers.of(field.name, own);
         let sources = sources_of(&sources, field.name);
-        let around = Surroundings { expressions: &expressions, lets, tables: &layered.tables, sources };
+        let plans = tracking.deadly();
+        let around = Surroundings { sources, plans, ..Surroundings::shared(&expressions, lets, &layered.tables) };
         findings.read_extended(layered.extended_at.clone(), layered.is_torn);
         let is_alone = matches!(layered.tables, Cow::Borrowed(_));
         if !is_alone {

@@ -48,7 +48,8 @@ pub(super) fn when(expressions: &Expressions<'_>, table: &Table<'_>, sees: Sees)
     fields.iter().filter_map(|field| expressions.condition(field, sees)).collect()
 }
 
-fn on(findings: &Findings<'_>, field: &Field<'_>) -> Vec<(Trigger, String)> {
+/// Reads `on`, with each entry as written.
+pub(super) fn on(findings: &Findings<'_>, field: &Field<'_>) -> Vec<(Trigger, String)> {
     let entries = field.one_or_many();
     if entries.is_empty() {
         let error = field.error(Code::BadValue, "`on` is empty: this rule would never match");

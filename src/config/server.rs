@@ -18,9 +18,6 @@ use crate::event::SourceName;
 use crate::plan::{Metrics, Network, Server, Tls};
 use crate::segment::{Limits, Policy, RateLimit, Source, UnknownKey};
 
-/// Keys of the language that a later version has.
-const SOURCE_LATER: [&str; 1] = ["plan"];
-
 /// The least and the most a wait at the door may be.
 pub(super) const WAITS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
 
@@ -309,7 +306,7 @@ fn source(
     for field in fields.unwrap_or_default() {
         write_key(expressions, &field, &source, keys);
     }
-    table.not_yet(&SOURCE_LATER);
+    table.not_here(&["plan"], "is said the other way round: `sources = [\"NAME\"]` in `[plan.NAME]`");
     let destinations = table.get("destinations").map(|field| known_destinations(expressions, &field, destinations));
     SourceReading { name, destinations }
 }

@@ -22,6 +22,7 @@ use crate::plan::pack::Packer;
 use crate::plan::{Batch, Destination, Item, Reply, RuleError};
 use crate::queue::{Delivery, Entry, Offset, Queue, ReadLimit, Settlement};
 use crate::retry::{Health, RetryPolicy};
+use crate::segment::Violation;
 
 /// One destination's task.
 pub struct Worker {
@@ -410,16 +411,21 @@ pub(crate) fn look(destination: &Destination, entry: &Entry, now: Timestamp) -> 
         Failure { trace, ..Failure::new(reason, detail) }
     };
     let message = entry.message().ok_or_else(|| failed(None, Reason::Unreadable, "the stored text is damaged"))?;
-    let run = || -> Result<Look, RuleError> {
-        let Some(matches) = destination.select(message, now)? else { return Ok(Look { items: None, key: None }) };
-        let items = destination.render(&matches, &entry.event.message_id)?;
-        let key = destination.order_key(message, now)?.as_deref().map(Key::from);
+    let by_rule = |error: RuleError| failed(error.rule.clone(), Reason::Mapping, &error.to_string());
+    let run = || -> Result<Look, Failure> {
+        let Some(matches) = destination.select(message, now).map_err(by_rule)? else {
+            return Ok(Look { items: None, key: None });
+        };
+        let violations = destination.violations(message, now);
+        if !violations.is_empty() {
+            return Err(failed(None, Reason::Plan, &Violation::in_one_line(&violations)));
+        }
+        let items = destination.render(&matches, &entry.event.message_id).map_err(by_rule)?;
+        let key = destination.order_key(message, now).map_err(by_rule)?.as_deref().map(Key::from);
         Ok(Look { items: (!items.is_empty()).then_some(items), key })
     };
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|error| failed(error.rule.clone(), Reason::Mapping, &error.to_string())),
-        Err(_) => Err(failed(None, Reason::Mapping, "a rule panicked; this is a bug in libroseg")),
-    }
+    let panicked = |_| Err(failed(None, Reason::Mapping, "a rule panicked; this is a bug in libroseg"));
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked)
 }
 
 // === sending: batches → requests → replies → verdicts ===

@@ -102,6 +102,12 @@ impl Selection {
         Ok(Self { text: text.into(), query })
     }
 
+    /// The path as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// The nodes it picks, in document order.
     ///
     /// # Errors

@@ -269,6 +269,7 @@ impl Door {
             ip: caller::address(caller::peer(head), &head.headers, &*self.settings.trusted),
             user_agent: head.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()),
             limits: &policy.limits,
+            plans: policy.plans.as_deref(),
             new_id: &|| new_id(received_at),
         });
         for discard in &reading.discards {

@@ -19,6 +19,7 @@ pub mod render;
 pub mod sample;
 pub mod select;
 pub mod trace;
+pub mod tracking;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ pub use error::RuleError;
 pub use judge::Reply;
 pub use mapping::Mapping;
 pub use sample::Sample;
+pub use tracking::TrackingPlan;
 
 /// `libroseg.toml`, compiled.
 #[derive(Default)]
@@ -172,6 +174,8 @@ pub struct Destination {
     pub sources: Option<Vec<SourceName>>,
     /// The share of users it is given; `None`: all.
     pub sample: Option<Sample>,
+    /// The tracking plans that make a dead letter of what they find wrong.
+    pub plans: Vec<Arc<TrackingPlan>>,
     /// Conditions on every event, before any rule.
     pub when: Vec<Condition>,
     /// In file order; never empty.

@@ -123,8 +123,14 @@ impl Trigger {
             Kind::Track => "event",
             Kind::Page | Kind::Screen | Kind::Identify | Kind::Group | Kind::Alias => "name",
         };
+        self.fits(kind, text(name))
+    }
+
+    /// Whether it is about such an event: one of this call with this name (a track's `event`).
+    #[must_use]
+    pub fn fits(&self, kind: Kind, name: Option<&str>) -> bool {
         self.kind.is_none_or(|wanted| wanted == kind)
-            && self.name.as_ref().is_none_or(|glob| text(name).is_some_and(|name| glob.matches(name)))
+            && self.name.as_ref().is_none_or(|glob| name.is_some_and(|name| glob.matches(name)))
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use crate::event::{Event, MessageId, SourceName};
 use crate::plan::case::{Fate, Script};
 use crate::plan::{Destination, Request};
-use crate::segment::{Arrival, Call, Discard, Envelope, Limits, Reading, Rejection};
+use crate::segment::{Arrival, Call, Discard, Envelope, Inspect, Limits, Reading, Rejection};
 
 pub use report::{Report, run};
 
@@ -75,16 +75,22 @@ impl Unread {
     }
 }
 
-/// Reads messages as the door does, all at one time. Messages without an id get `test-0`, `test-1` and so on.
+/// Reads messages as the door does, all at one time, under the tracking plans that speak there. Messages without an id get `test-0`, `test-1` and so on.
 ///
 /// # Errors
 /// When one of them would not be accepted.
-pub fn read(messages: &[Json], source: &SourceName, now: Timestamp) -> Result<Vec<Event>, Unread> {
+pub fn read(
+    messages: &[Json],
+    source: &SourceName,
+    plans: Option<&dyn Inspect>,
+    now: Timestamp,
+) -> Result<Vec<Event>, Unread> {
     let body = json!({ "batch": messages }).to_string();
     let limits = Limits { batch_bytes_max: usize::MAX, batch_events_max: usize::MAX, ..Limits::default() };
     let made = std::cell::Cell::new(0);
     let new_id = || MessageId::from(format!("test-{}", made.replace(made.get() + 1)));
-    let arrival = Arrival { source, received_at: now, ip: None, user_agent: None, limits: &limits, new_id: &new_id };
+    let arrival =
+        Arrival { source, received_at: now, ip: None, user_agent: None, limits: &limits, plans, new_id: &new_id };
     let Reading { events, discards } = Envelope::parse(body.as_bytes(), Call::Batch, &limits)?.read(&arrival);
     match discards.into_iter().next() {
         Some(discard) => Err(Unread::Discarded(discard)),

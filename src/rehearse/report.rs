@@ -1,7 +1,6 @@
 //! One entry of `[[tests]]`, run: what it did, and every place in the file where it is not as promised.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use serde_json::Value as Json;
 
@@ -79,7 +78,7 @@ impl Report {
     }
 
     fn perform(&mut self, text: &str, case: &Case, staged: &Staged) {
-        let performance = match performance(case, &staged.destination) {
+        let performance = match performance(case, staged) {
             Ok(performance) => performance,
             Err(unread) => {
                 let event = case.events.get(unread.index()).or(case.events.first());
@@ -156,14 +155,15 @@ impl Report {
     }
 }
 
-fn performance(case: &Case, destination: &Arc<Destination>) -> Result<Performance, super::Unread> {
+fn performance(case: &Case, staged: &Staged) -> Result<Performance, super::Unread> {
+    let destination = &staged.destination;
     if case.events.is_empty() {
         return Ok(Performance { requests: Vec::new(), ends: judged(case, destination) });
     }
     let source = case.source.clone().or_else(|| destination.sources.as_ref()?.first().cloned());
     let source = source.unwrap_or_else(|| SourceName::from("test"));
     let messages: Vec<Json> = case.events.iter().map(|event: &Written| event.value.clone()).collect();
-    let events = read(&messages, &source, case.now)?;
+    let events = read(&messages, &source, staged.plans.as_deref(), case.now)?;
     Ok(rehearse(destination, &events, &case.script, case.now))
 }
 

@@ -66,6 +66,8 @@ pub enum DiscardCode {
     DeviceAdvertisingIdShouldBeString,
     /// A consent event whose `context.consent.version` is not a number.
     ConsentVersionShouldBeNumber,
+    /// A tracking plan of the file finds something wrong with it. Ours: Segment has no word for what it drops by a plan.
+    PlanViolation,
     /// The source is switched off in the file.
     SourceDisabled,
     /// The write key belongs to no source.
@@ -105,6 +107,7 @@ impl DiscardCode {
             Self::ConsentCategoryPreferencesFieldsShouldBeBool => "consent_categorypreferences_fields_should_be_bool",
             Self::DeviceAdvertisingIdShouldBeString => "device_advertisingid_should_be_string",
             Self::ConsentVersionShouldBeNumber => "consent_version_should_be_number",
+            Self::PlanViolation => "plan_violation",
             Self::SourceDisabled => "source_disabled",
             Self::UnknownSource => "unknown_source",
             Self::BadRequest => "bad_request",

@@ -4,8 +4,10 @@
 //! It never answers a request (that is `ingest`) and never decides where an event goes (that is `plan`).
 //! The rules are in `docs/wire-contract.md`, each with its source.
 
+mod amend;
 pub mod consent;
 mod discard;
+mod inspect;
 mod json;
 mod message;
 mod normalise;
@@ -26,10 +28,14 @@ use jiff::Timestamp;
 
 use crate::event::{Event, Kind, MessageId, SourceName};
 
+pub use amend::with_context;
 pub use discard::{Discard, DiscardCode};
+pub use inspect::{Inspect, Inspection, Violation};
 pub use outline::Envelope;
 pub use pixel::{PIXEL_GIF, pixel_message};
 pub use settings::settings;
+
+use discard::Problem;
 
 /// What the door lets in: the part of the plan that concerns those who send.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +48,8 @@ pub struct Policy {
     pub limits: Limits,
     /// Answer `400` with the list of problems instead of discarding bad events after a `200`.
     pub strict: bool,
+    /// The tracking plans that speak at the door; `None`: there are none.
+    pub plans: Option<Arc<dyn Inspect>>,
 }
 
 /// Somebody who may send.
@@ -106,6 +114,8 @@ pub struct Arrival<'a> {
     pub user_agent: Option<&'a str>,
     /// Sizes and counts.
     pub limits: &'a Limits,
+    /// The tracking plans that speak at the door.
+    pub plans: Option<&'a dyn Inspect>,
     /// Makes the id of a message that has none.
     pub new_id: &'a dyn Fn() -> MessageId,
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::discard::{self, Problem};
+use super::inspect::inspect;
 use super::json::{self, Scanner, Shape, Span};
 use super::message::{Context, Field, Place, View, Word};
 use super::outline::{Envelope, Found, Wrapper};
@@ -148,13 +149,15 @@ impl<'e> Reader<'e> {
         let kind = discard::check(message, self.envelope.call).map_err(discard)?;
         let message_id = told_id.as_deref().map_or_else(self.arrival.new_id, MessageId::from);
         self.write(message, span, wrapper, &message_id);
-        Ok(Event {
+        let event = Event {
             source: self.arrival.source.clone(),
             kind,
             message_id,
             received_at: self.received_at,
             json: Bytes::copy_from_slice(&self.out),
-        })
+        };
+        let Some(plans) = self.arrival.plans else { return Ok(event) };
+        inspect(plans, event, name(message, kind).as_deref()).map_err(discard)
     }
 
     fn check_size(&self, span: Span) -> Result<(), Problem> {
@@ -251,6 +254,18 @@ fn message_id<'t>(message: &View<'t>) -> Option<Cow<'t, str>> {
     }
 }
 
+/// What the event, page or screen is called.
+fn name<'t>(message: &View<'t>, kind: Kind) -> Option<Cow<'t, str>> {
+    let field = match kind {
+        Kind::Track => Field::Event,
+        Kind::Page | Kind::Screen | Kind::Identify | Kind::Group | Kind::Alias => Field::Name,
+    };
+    match message.word(field) {
+        Word::Text(inside) => Some(json::unescape(inside)),
+        Word::Number(_) | Word::Absent | Word::Wrong => None,
+    }
+}
+
 /// A number as the text it would be if somebody had written it as text: all its digits, no exponent.
 fn decimal(number: &str) -> Cow<'_, str> {
     if !number.contains(['.', 'e', 'E']) {
@@ -341,21 +356,21 @@ fn channel_of(library: &str) -> Option<&'static str> {
 // --- merging
 
 /// An object being added to.
-struct Object {
+pub(super) struct Object {
     /// Its text, without the closing brace.
     text: String,
     is_empty: bool,
 }
 
 impl Object {
-    fn open(text: &str) -> Self {
+    pub(super) fn open(text: &str) -> Self {
         let inside = text.trim_ascii_end().strip_suffix('}').unwrap_or("{");
         let mut owned = String::with_capacity(text.len() + 256);
         owned.push_str(inside);
         Self { text: owned, is_empty: inside.trim_ascii() == "{" }
     }
 
-    fn push(&mut self, key: &str, value: &str) {
+    pub(super) fn push(&mut self, key: &str, value: &str) {
         if !self.is_empty {
             self.text.push(',');
         }
@@ -363,7 +378,7 @@ impl Object {
         self.text.extend(["\"", key, "\":", value]);
     }
 
-    fn close(mut self) -> String {
+    pub(super) fn close(mut self) -> String {
         self.text.push('}');
         self.text
     }
@@ -396,7 +411,7 @@ fn merge(over: &str, under: &str) -> String {
 }
 
 /// The keys and values of an object.
-fn members(object: &str) -> Vec<(&str, &str)> {
+pub(super) fn members(object: &str) -> Vec<(&str, &str)> {
     let mut members = Vec::new();
     let mut scanner = Scanner::new(object, 0);
     if scanner.open_object().is_err() {

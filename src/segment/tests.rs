@@ -49,6 +49,7 @@ impl Server {
             ip: self.ip,
             user_agent: self.user_agent,
             limits: &self.limits,
+            plans: None,
             new_id: &new_id,
         });
         let write_key = envelope.write_key().map(str::to_owned);

@@ -183,8 +183,15 @@ fn read(data: &[u8], call: Call) -> (Vec<Event>, usize) {
     let Ok(envelope) = Envelope::parse(data, call, &limits) else { return (Vec::new(), 0) };
     let source = SourceName::from("web");
     let new_id = || MessageId::from("made");
-    let arrival =
-        Arrival { source: &source, received_at: now(), ip: None, user_agent: None, limits: &limits, new_id: &new_id };
+    let arrival = Arrival {
+        source: &source,
+        received_at: now(),
+        ip: None,
+        user_agent: None,
+        limits: &limits,
+        plans: None,
+        new_id: &new_id,
+    };
     let reading = envelope.read(&arrival);
     (reading.events, reading.discards.len())
 }

@@ -167,7 +167,7 @@ fn what_is_explained_is_what_select_and_render_do() {
         let messages: Vec<Value> =
             compiled.cases.iter().flat_map(|case| &case.events).map(|e| e.value.clone()).collect();
         for message in messages.iter().chain(&samples()) {
-            let Ok(events) = rehearse::read(std::slice::from_ref(message), &source, now) else { continue };
+            let Ok(events) = rehearse::read(std::slice::from_ref(message), &source, None, now) else { continue };
             let message = events[0].open().unwrap();
             for destination in &compiled.plan.destinations {
                 let explanation = destination.explain(&message, now);

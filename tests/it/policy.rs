@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use libroseg::config;
 use serde_json::{Value, json};
 
 use crate::support::app::{HEAD, KEY};
@@ -202,4 +203,192 @@ async fn the_file_says_what_an_unknown_key_hears_and_a_reload_changes_it() {
     app.post_bare("/v1/track", &event).await.accepted();
     app.quiet().await;
     assert_eq!(app.books("a").accepted, 0, "its events are discarded");
+}
+
+// --- tracking plans
+
+/// A file with one plan and one destination.
+fn planned(fake: &Fake, plan: &str) -> String {
+    format!("[plan.orders]\non = \"track:Order *\"\n{plan}\n{}", hook(fake, "a", ""))
+}
+
+const SCHEMA: &str = "schema = { type = 'object', required = ['total'], properties = { total = { type = 'number', minimum = 0 } } }\nschema_of = 'properties'\n";
+
+#[tokio::test]
+async fn an_event_that_breaks_a_plan_goes_on_with_what_is_wrong_written_on_it() {
+    let fake = Fake::start();
+    let rules = "[[destinations.a.rules]]\nwhen = \"$.context.violations\"\npath = \"/wrong\"\nfinal = true\n[[destinations.a.rules]]\npath = \"/right\"\n";
+    let plan = "require = ['$.properties.order_id']\ncheck = ['$.properties.total < 1000', '{{ properties.currency in [\"EUR\"] }}']\n";
+    let app = TestApp::start(&(planned(&fake, &format!("{plan}{SCHEMA}")) + rules)).await;
+
+    app.track_with("u1", "Order Completed", json!({"order_id": 1, "total": 5, "currency": "EUR"})).await;
+    app.track_with("u1", "Order Completed", json!({"order_id": null, "total": "much", "currency": "USD"})).await;
+    app.track_with("u1", "Other", json!({})).await;
+    app.quiet().await;
+
+    let requests = fake.requests();
+    let paths: Vec<&str> = requests.iter().map(|request| request.path.as_str()).collect();
+    assert_eq!(paths, ["/a/right", "/a/wrong", "/a/right"]);
+    let expected = json!([
+        {"plan": "orders", "rule": "require[0]", "path": "$.properties.order_id", "message": "is missing"},
+        {"plan": "orders", "rule": "check[0]", "message": "does not hold: $.properties.total < 1000"},
+        {"plan": "orders", "rule": "check[1]", "message": "does not hold: {{ properties.currency in [\"EUR\"] }}"},
+        {"plan": "orders", "rule": "schema", "keyword": "type", "path": "$.properties.total", "message": "it is not of type \"number\""},
+    ]);
+    assert_eq!(requests[1].body["context"]["violations"], expected);
+    assert_eq!(requests[1].body["properties"]["total"], "much", "the rest is as it was sent");
+    let untouched = requests[0].body["context"].get("violations");
+    assert_eq!(untouched, None);
+}
+
+#[tokio::test]
+async fn nobody_but_a_plan_says_what_is_wrong_and_not_endlessly() {
+    let fake = Fake::start();
+    let schema = "schema = { additionalProperties = { type = 'string', maxLength = 3 } }\nschema_of = 'properties'\n";
+    let app = TestApp::start(&planned(&fake, schema)).await;
+    let properties: serde_json::Map<String, Value> =
+        (0..30).map(|n| (format!("{n}{}", "k".repeat(300)), json!("secret".repeat(100)))).collect();
+    let event = json!({
+        "userId": "u1", "event": "Order Placed", "properties": properties,
+        "context": {"violations": ["mine"], "other": 1},
+    });
+    app.post("/v1/track", &event).await.accepted();
+    app.quiet().await;
+    let context = &fake.bodies()[0]["context"];
+    let violations = context["violations"].as_array().unwrap();
+    assert_eq!((violations.len(), &context["other"]), (10, &json!(1)));
+    let text = context["violations"].to_string();
+    assert!(text.len() < 10 * 500 && !text.contains("secret"), "{text}");
+}
+
+#[tokio::test]
+async fn a_plan_that_rejects_discards_at_the_door_and_a_strict_door_says_why() {
+    let fake = Fake::start();
+    let file = |strict: bool| {
+        let plan = planned(&fake, "require = '$.properties.order_id'\non_violation = 'reject'\n");
+        format!("[server]\nstrict = {strict}\n{HEAD}{plan}")
+    };
+    let app = TestApp::with_text(&file(false)).await;
+    let good = json!({"type": "track", "userId": "u1", "event": "Order Completed", "properties": {"order_id": 7}});
+    let bad = json!({"type": "track", "userId": "u1", "event": "Order Completed"});
+    let other = json!({"type": "page", "userId": "u1", "name": "Order Completed"});
+    let batch = json!({"batch": [bad, good, other]});
+
+    app.post("/v1/batch", &batch).await.accepted();
+    app.quiet().await;
+    assert_eq!(fake.requests().len(), 2, "its neighbours are kept");
+    let metrics = client().get(format!("http://{}/metrics", app.address)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("libroseg_discarded_messages_total{code=\"plan_violation\"} 1\n"), "{metrics}");
+
+    assert!(app.reload_text(&file(true)).await);
+    let refused = app.post("/v1/batch", &batch).await;
+    assert_eq!(refused.status, 400);
+    let detail = &refused.body["details"][0];
+    assert_eq!((&detail["index"], &detail["code"]), (&json!(0), &json!("plan_violation")));
+    assert_eq!(detail["message"], "plan.orders.require[0]: `$.properties.order_id` is missing");
+    app.quiet().await;
+    assert_eq!(fake.requests().len(), 2, "none of it is kept");
+}
+
+#[tokio::test]
+async fn a_plan_makes_dead_letters_that_a_corrected_plan_heals() {
+    let fake = Fake::start();
+    let file = |schema_file: bool| {
+        let schema = if schema_file { "schema = 'order.json'" } else { "require = '$.properties.order_id'" };
+        let picky = hook(&fake, "picky", "on = \"page\"") + &hook(&fake, "ads", "consent = \"Advertising\"");
+        planned(&fake, &format!("{schema}\non_violation = 'dead'\n")) + &picky
+    };
+    let app = TestApp::start(&file(false)).await;
+    let event = json!({
+        "userId": "u1", "event": "Order Completed", "properties": {"total": 3},
+        "context": {"consent": {"categoryPreferences": {"Advertising": false}}},
+    });
+    app.post("/v1/track", &event).await.accepted();
+    app.quiet().await;
+
+    let letters = app.dead_letters("a").await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].failure.reason.code(), "plan");
+    assert_eq!(letters[0].failure.detail, "plan.orders.require[0]: `$.properties.order_id` is missing");
+    assert!(app.dead_letters("picky").await.is_empty() && app.dead_letters("ads").await.is_empty());
+    assert_eq!((app.books("picky").filtered, app.books("ads").filtered), (1, 1), "they would not have got it");
+
+    assert!(app.reload(&planned(&fake, "require = '$.properties.total'\non_violation = 'dead'\n")).await);
+    let name = letters[0].destination.clone();
+    app.app.queue.put_back(&name, vec![letters[0].event.clone()]).await.unwrap();
+    app.quiet().await;
+    assert_eq!(fake.requests().len(), 1);
+    assert_eq!(app.books("a").delivered, 1);
+}
+
+#[tokio::test]
+async fn a_schema_in_a_file_of_its_own_is_read_again_when_it_changes() {
+    let fake = Fake::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("order.json");
+    let write = |least: i64| {
+        let schema = json!({"properties": {"properties": {"properties": {"total": {"minimum": least}}}}});
+        std::fs::write(&path, schema.to_string()).unwrap();
+    };
+    write(10);
+    let plan = format!("schema = \"{}\"\non_violation = 'reject'\n", path.display());
+    let app = TestApp::start(&planned(&fake, &plan)).await;
+    let send = async || {
+        app.track_with("u1", "Order Completed", json!({"total": 5})).await;
+        app.quiet().await;
+    };
+    send().await;
+    assert!(fake.requests().is_empty());
+
+    write(0);
+    assert!(app.app.refresh().await, "another schema is another plan");
+    send().await;
+    assert_eq!(fake.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_plan_is_about_the_events_it_names_alone() {
+    let fake = Fake::start();
+    let plan = "sources = ['other']\nwhen = '$.properties.total'\nrequire = '$.properties.order_id'\non_violation = 'reject'\n";
+    let lines = "[sources.other]\nwrite_keys = ['other']\n".to_owned() + &planned(&fake, plan);
+    let app = TestApp::start(&lines).await;
+    let event = |key: &str, event: &str, properties: Value| json!({"writeKey": key, "userId": event, "event": event, "properties": properties});
+    for (key, name, properties) in [
+        ("test_write_key", "Order A", json!({"total": 1})),
+        ("other", "Order B", json!({"total": 1})),
+        ("other", "Order C", json!({})),
+        ("other", "Reorder", json!({"total": 1})),
+    ] {
+        app.post_bare("/v1/track", &event(key, name, properties)).await.accepted();
+    }
+    app.quiet().await;
+    assert_eq!(users(&fake, "/a"), ["Order A", "Order C", "Reorder"].map(str::to_owned).into());
+}
+
+#[test]
+fn the_tests_of_a_file_walk_through_its_plans() {
+    let file = |on_violation: &str, promise: &str| {
+        format!(
+            "[sources.web]\nwrite_keys = ['k']\n[plan.orders]\nrequire = '$.properties.id'\non_violation = '{on_violation}'\n\
+             [destinations.a]\nurl = 'https://a.example.com'\nbody = {{ wrong = '{{{{ context.violations[0].path }}}}' }}\n\
+             [[tests]]\nname = 'n'\ndestination = 'a'\nevent = '{{\"type\":\"track\",\"userId\":\"u\",\"event\":\"E\"}}'\n{promise}\n"
+        )
+    };
+    let failures = |on_violation, promise: &str| {
+        let text = file(on_violation, promise);
+        let read_file = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+        let variables = std::collections::BTreeMap::new();
+        let environment = config::Environment {
+            variables,
+            read_file: &read_file,
+            unset: config::Unset::Mistake,
+            target: config::Target::default(),
+        };
+        let compiled = config::compile(&text, &environment).unwrap_or_else(|found| panic!("{found:?}"));
+        let report = libroseg::rehearse::run(&text, &compiled.cases[0]);
+        report.failures.into_iter().map(|failure| failure.message).collect::<Vec<_>>()
+    };
+    assert_eq!(failures("tag", "expect = '[{\"body\":{\"wrong\":\"$.properties.id\"}}]'"), Vec::<String>::new());
+    assert_eq!(failures("dead", "outcome = 'dead'"), Vec::<String>::new());
+    assert!(failures("reject", "outcome = 'dead'")[0].contains("plan_violation"));
 }

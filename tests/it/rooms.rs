@@ -22,7 +22,8 @@ const IMPURE: [&str; 8] =
 const PURE: [&str; 5] = ["segment", "expr", "retry", "plan", "config"];
 
 /// The outside crates that only one room may name.
-const FRONT_DOORS: [(&str, &str); 9] = [
+const FRONT_DOORS: [(&str, &str); 10] = [
+    ("jsonschema", "plan"),
     ("minijinja", "expr"),
     ("jsonpath_rust", "expr"),
     ("toml", "config"),

@@ -11,6 +11,7 @@ use crate::config::{auth, cases, destination, queue, request, server, units};
 use crate::plan::auth::hmac::SignatureEncoding;
 use crate::plan::auth::token::ClientStyle;
 use crate::plan::case::Fate;
+use crate::plan::tracking::{OnViolation, SchemaOf};
 use crate::plan::{Compression, Encoding, Limit, QueueKind, QueueSettings, Server, Then};
 use crate::retry::RetryPolicy;
 use crate::segment::{Limits, Policy, UnknownKey};
@@ -18,6 +19,7 @@ use crate::segment::{Limits, Policy, UnknownKey};
 pub(super) fn all() -> Vec<Section> {
     let mut all = vec![file(), server(), limits(), tls(), cors(), sources(), source(), source_limit()];
     all.extend([queue(), dead_letters(), lets("[let]", "[let]"), lets("`let`", ""), env(), tables(), table()]);
+    all.extend([plans(), plan(), schema()]);
     all.extend([destinations(), destination(), rule(), headers(), query(), body(), each_list()]);
     all.extend([batch(), auth(), auth_by_name(), hmac(), oauth2(), oauth2_params(), google(), aws()]);
     all.extend([retry(), limit(), sample(), response(), test(), texts()]);
@@ -117,6 +119,11 @@ fn expression() -> Shape {
     text("template", NEVER)
 }
 
+/// An entry of `on`.
+fn trigger() -> Shape {
+    literal("event type or `TYPE:NAME`", r"^(\*|track|identify|page|screen|group|alias)(:.+)?$")
+}
+
 fn condition() -> Shape {
     text("condition", ".")
 }
@@ -163,6 +170,7 @@ fn file() -> Section {
     let keys = vec![
         key("server", Shape::Table("[server]"), "how to listen, and how much to let in"),
         key("sources", Shape::Table("[sources]"), "who may send"),
+        key("plan", Shape::Table("[plan]"), "what events ought to look like"),
         key("queue", Shape::Table("[queue]"), "where accepted events wait"),
         key("let", Shape::Table("[let]"), "names for expressions, for every destination"),
         key("tables", Shape::Table("[tables]"), "constants to look things up in"),
@@ -242,6 +250,30 @@ fn source_limit() -> Section {
         key("burst", number(Some(1.0), None), "events at once, after a silence that was long enough. A request is taken whole or not at all; one with more events than this is taken after such a silence, and those after it wait the longer").otherwise("`per_second`, at least 1"),
     ];
     section("a source's `limit`", "", "How fast a source may send.", keys)
+}
+
+// === [plan] ===
+
+fn plans() -> Section {
+    own("[plan]", "", "Tracking plans, by name.", Shape::Table("a tracking plan"))
+}
+
+fn plan() -> Section {
+    let keys = vec![
+        key("on", some(trigger()), "which events it is about, as in rules").otherwise("all"),
+        key("when", some(condition()), "and only those for which all of this holds"),
+        key("sources", list(literal("name of a source", "")), "and only those of these sources").otherwise("all"),
+        key("require", some(json_path()), "paths, each of which must pick something that is not `null`"),
+        key("check", some(condition()), "conditions that must all hold"),
+        key("schema", either([text("path", "."), Shape::Table("a JSON Schema")]), "a JSON Schema, as a table or as the path of a file with one. It refers to itself only: nothing is fetched. `format` counts, `pattern` is one of the regex crate"),
+        key("schema_of", words(&SchemaOf::ALL), "the part of an event that the schema describes; a part that is missing is `{}`").or(word(&SchemaOf::ALL, &SchemaOf::default())),
+        key("on_violation", words(&OnViolation::ALL), "what becomes of an event with something wrong: it goes on and says so in `context.violations` (`\"tag\"`), is discarded at the door (`\"reject\"`), or is a dead letter of every destination whose rules want it (`\"dead\"`)").or(word(&OnViolation::ALL, &OnViolation::default())),
+    ];
+    section("a tracking plan", "[plan.NAME]", "What events ought to look like, and what becomes of those that do not. It has `require`, `check` or `schema`.", keys)
+}
+
+fn schema() -> Section {
+    own("a JSON Schema", "[plan.NAME.schema]", "A JSON Schema, of draft 2020-12 unless `$schema` says otherwise.", Shape::Constant)
 }
 
 // === [queue] ===
@@ -329,7 +361,7 @@ fn destination() -> Section {
 /// Which events a rule wants.
 fn matching() -> Vec<Key> {
     let keys = vec![
-        key("on", some(literal("event type or `TYPE:NAME`", r"^(\*|track|identify|page|screen|group|alias)(:.+)?$")), "`track`, `identify`, `page`, `screen`, `group`, `alias` or `*`; with `:NAME` only events (pages, screens) of this name, in which `*` is anything").otherwise("all"),
+        key("on", some(trigger()), "`track`, `identify`, `page`, `screen`, `group`, `alias` or `*`; with `:NAME` only events (pages, screens) of this name, in which `*` is anything").otherwise("all"),
         key("when", some(condition()), "all must hold: a JSONPath condition, or one `{{ expression }}` taken as true or false. In a destination with rules: before any rule"),
         key("each", either([json_path(), expression()]), "one request per element, which is `item`, at `index` from 0: a JSONPath, or one `{{ expression }}` that gives a list. At most 10,000").otherwise("one request"),
         key("final", Shape::Boolean, "no later rule is asked").or("false"),

@@ -168,6 +168,7 @@ fn with(what: &str, key: &Key, entry: &str) -> String {
         ("`limits`", _) => format!("[server.limits]\n{entry}"),
         ("`dead_letters`", _) => format!("[queue.dead_letters]\n{entry}"),
         ("a source", _) => format!("[sources.s]\nwrite_keys = ['k']\n{entry}"),
+        ("a tracking plan", _) => format!("[plan.p]\nschema = {{}}\n{entry}"),
         ("a destination", ["file"]) => format!("{FILE}{entry}"),
         ("a destination", _) => format!("{HTTP}{entry}"),
         ("a rule", _) => format!("{HTTP}[[destinations.d.rules]]\n{entry}"),

@@ -124,8 +124,15 @@ pub(super) const WAITING_UNREADABLE: WaitingRow = WaitingRow {
 };
 
 /// The reasons that are a word and nothing else.
-const PLAIN_REASONS: [Reason; 6] =
-    [Reason::Response, Reason::Timeout, Reason::Connection, Reason::Io, Reason::Mapping, Reason::Unreadable];
+const PLAIN_REASONS: [Reason; 7] = [
+    Reason::Response,
+    Reason::Timeout,
+    Reason::Connection,
+    Reason::Io,
+    Reason::Mapping,
+    Reason::Plan,
+    Reason::Unreadable,
+];
 
 // === front door ===
 

@@ -48,6 +48,7 @@ pub(crate) fn read(body: &[u8], call: Call, limits: &Limits) -> Reading {
         ip: None,
         user_agent: None,
         limits,
+        plans: None,
         new_id: &|| MessageId::from("made"),
     })
 }

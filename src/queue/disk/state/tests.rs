@@ -253,6 +253,7 @@ fn any_reason() -> impl Strategy<Value = Reason> {
         Just(Reason::Connection),
         Just(Reason::Io),
         Just(Reason::Mapping),
+        Just(Reason::Plan),
         Just(Reason::Unreadable),
     ]
 }
