@@ -13,6 +13,7 @@ mod init;
 mod meter;
 mod queue;
 mod replay;
+mod schema;
 pub mod serve;
 mod table;
 mod test;
@@ -93,6 +94,9 @@ enum Command {
     /// Look into the queue: inspect, verify, export
     #[command(after_help = queue::EXAMPLES)]
     Queue(queue::Options),
+    /// Print the JSON Schema of the configuration file, for editors
+    #[command(after_help = schema::EXAMPLES)]
+    Schema,
 }
 
 const EXAMPLES: &str = "\
@@ -131,6 +135,7 @@ pub fn run() -> ExitCode {
         (Some(Command::DeadLetters(options)), _) => dead_letters::run(&options, &asker(&options.ask)),
         (Some(Command::Replay(options)), _) => replay::run(&options, &asker(&options.ask)),
         (Some(Command::Queue(options)), _) => queue::run(&options, &asker(&options.ask)),
+        (Some(Command::Schema), _) => schema::run(),
         (Some(Command::Serve(options)), _) => serve::run(arguments.config, &options, variables),
         (None, None) => serve::run(arguments.config, &arguments.serve, variables),
     })
@@ -157,6 +162,17 @@ fn variables() -> BTreeMap<String, String> {
 /// Tells people something on stderr, whether or not anybody reads it: it must not change how a command ends.
 fn note(line: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Prints an answer. A reader that left early has seen enough; anything else means that it could not be given.
+fn answer(text: &str) -> u8 {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            note(format_args!("error: cannot write to standard output: {error}"));
+            UNABLE
+        }
+        Ok(()) | Err(_) => DONE,
+    }
 }
 
 /// Columns to draw in: the terminal's as the shell tells it, or plenty.

@@ -84,10 +84,14 @@ pub enum Shape {
     Body,
     /// A constant of any kind.
     Constant,
+    /// A table of constants.
+    Object,
     /// The section of this name.
     Table(&'static str),
     /// A list.
     List(Box<Shape>),
+    /// A list of two.
+    Pair(Box<Shape>),
     /// One of several.
     Either(Vec<Shape>),
 }
@@ -166,8 +170,10 @@ impl Shape {
             | Self::Scalar
             | Self::Body
             | Self::Constant
+            | Self::Object
             | Self::Table(_)
-            | Self::List(_) => std::slice::from_ref(self),
+            | Self::List(_)
+            | Self::Pair(_) => std::slice::from_ref(self),
         }
     }
 
@@ -176,7 +182,7 @@ impl Shape {
     pub fn sections(&self) -> Vec<&'static str> {
         match self {
             Self::Table(what) => vec![what],
-            Self::List(element) => element.sections(),
+            Self::List(element) | Self::Pair(element) => element.sections(),
             Self::Either(shapes) => shapes.iter().flat_map(Self::sections).collect(),
             Self::Boolean
             | Self::False
@@ -185,7 +191,8 @@ impl Shape {
             | Self::Text(_)
             | Self::Scalar
             | Self::Body
-            | Self::Constant => Vec::new(),
+            | Self::Constant
+            | Self::Object => Vec::new(),
         }
     }
 }
@@ -205,9 +212,10 @@ impl fmt::Display for Shape {
             Self::Scalar => f.write_str("template, number or boolean"),
             Self::Body => f.write_str("table, list or template"),
             Self::Constant => f.write_str("constant"),
-            Self::Table(_) => f.write_str("table"),
-            Self::List(element) if matches!(**element, Self::Table(_)) => f.write_str("list of tables"),
+            Self::Object | Self::Table(_) => f.write_str("table"),
+            Self::List(element) if matches!(**element, Self::Object | Self::Table(_)) => f.write_str("list of tables"),
             Self::List(element) => write!(f, "list of: {element}"),
+            Self::Pair(element) => write!(f, "list of two: {element}"),
             Self::Either(shapes) => {
                 let texts: Vec<String> = shapes.iter().map(|shape| one_or_many(shape, shapes)).collect();
                 match texts.split_last() {

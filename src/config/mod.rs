@@ -31,6 +31,7 @@ mod queue;
 mod request;
 mod response;
 mod rule;
+mod schema;
 mod sample;
 mod server;
 mod spelling;
@@ -69,6 +70,7 @@ pub use places::{Place, Places};
 pub(crate) use spelling::nearest;
 pub use starter::{Choice, Variables, choices, starter, variables};
 pub use target::Target;
+pub use schema::schema;
 
 use destination::{Definitions, Surroundings};
 use expressions::{Expressions, has_braces};

@@ -66,6 +66,16 @@ pub(super) fn size(text: &str) -> Result<u64, NoQuantity> {
     quantity(text, &SIZES, "a size", "MB")
 }
 
+/// The units of durations.
+pub(super) fn duration_units() -> impl Iterator<Item = &'static str> {
+    DURATIONS.iter().map(|(unit, _)| *unit)
+}
+
+/// The units of sizes.
+pub(super) fn size_units() -> impl Iterator<Item = &'static str> {
+    SIZES.iter().map(|(unit, _)| *unit)
+}
+
 /// A duration as it would be written: in its largest whole unit.
 pub(crate) fn written_duration(duration: Duration) -> String {
     written(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATIONS)

@@ -34,6 +34,7 @@ mod reload;
 mod replay;
 mod retries;
 mod rooms;
+mod schema;
 mod sdks;
 mod seeds;
 mod sentences;

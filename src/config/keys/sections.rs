@@ -342,7 +342,7 @@ fn destination() -> Section {
         key("limit", Shape::Table("`limit`"), "how fast it may be called"),
         key("retry", Shape::Table("`retry`"), "how patient it is"),
         key("waiting_max", count(destination::WAITING), "events waiting for another try; at this many it takes no new ones until some are done").or(destination::WAITING_MAX.to_string()),
-        key("order_by", either([expression(), Shape::False]), "events for which this gives the same text reach the destination one after another, in the order in which they were accepted: one that waits for another try holds back those of its own key, and no others. An event for which it is missing has no key and no order").otherwise("no order"),
+        key("order_by", either([text("template", r"\S"), Shape::False]), "events for which this gives the same text reach the destination one after another, in the order in which they were accepted: one that waits for another try holds back those of its own key, and no others. An event for which it is missing has no key and no order").otherwise("no order"),
         key("start", words(&destination::STARTS), "where a name that is new in the file begins: with events accepted from then on (`\"newest\"`), or with the oldest that the queue still has (`\"oldest\"`)").or(word(&destination::STARTS, &Start::default())),
         key("when_disabled", words(&destination::WHEN_DISABLED), "what becomes of events that are accepted while it is off: they wait for it (`\"wait\"`), or are not for it (`\"skip\"`)").or(word(&destination::WHEN_DISABLED, &false)),
         key("path", text("path", "."), "the file, with pieces of strftime filled with the time of writing in UTC; folders are made").must_be_given().only(&["file"]),
@@ -424,7 +424,7 @@ fn batch() -> Section {
 
 fn auth() -> Section {
     let keys = vec![
-        key("basic", list(text("string", "")), "`[user, password]` as `Authorization: Basic`"),
+        key("basic", Shape::Pair(Box::new(text("string", ""))), "`[user, password]` as `Authorization: Basic`"),
         key("bearer", text("string", ""), "a token as `Authorization: Bearer`"),
         key("header", Shape::Table("`auth` by name"), "headers by name"),
         key("query", Shape::Table("`auth` by name"), "query parameters by name"),
@@ -536,23 +536,24 @@ fn response() -> Section {
 // === [[tests]] ===
 
 /// A string that holds JSON, or the same as TOML.
-fn json() -> Shape {
-    either([literal("JSON text", ""), Shape::Constant])
+/// A table, or its JSON.
+fn json(shape: Shape) -> Shape {
+    either([literal("JSON text", ""), shape])
 }
 
 fn test() -> Section {
     let keys = vec![
         key("name", literal("string", ""), "what holds, as a sentence").must_be_given(),
         key("destination", literal("name", ""), "whose test it is; one that is off is tested as if it were on").must_be_given(),
-        key("event", json(), "what an SDK sends, read as at the door"),
-        key("events", json(), "several, as in one batch. A `messageId` that is not there is `test-0`, `test-1` and so on. Without events only the meaning of an answer is tested"),
+        key("event", json(Shape::Object), "what an SDK sends, read as at the door"),
+        key("events", json(list(Shape::Object)), "several, as in one batch. A `messageId` that is not there is `test-0`, `test-1` and so on. Without events only the meaning of an answer is tested"),
         key("source", literal("name", ""), "who sends them").otherwise("a source that is for the destination"),
         key("env", Shape::Table("a table of texts"), "the only variables there are"),
         key("files", Shape::Table("a table of texts"), "the only files that `file('…')` finds, by path"),
-        key("now", either([literal("time", ""), Shape::Constant]), "what time it is at first").or(quoted(cases::NOW)),
-        key("expect", json(), "a list of the requests, in the order in which they are made, each with any of `method`, `url`, `headers`, `body`, `wire`. What is not named is not checked; `\"<absent>\"` must not be there; `1` is `1.0`").otherwise("not checked"),
+        key("now", literal("time, as a date or text", ""), "what time it is at first").or(quoted(cases::NOW)),
+        key("expect", json(list(Shape::Object)), "a list of the requests, in the order in which they are made, each with any of `method`, `url`, `headers`, `body`, `wire`. What is not named is not checked; `\"<absent>\"` must not be there; `1` is `1.0`").otherwise("not checked"),
         key("exact", Shape::Boolean, "what is named of a request may hold nothing that is not named").or("false"),
-        key("respond", json(), "what the destination answers: a status, `\"timeout\"`, `\"disconnect\"`, or `{ status, headers, body }`. One answers every request, and nothing is tried again. A list answers one request after the other, while the clock moves from try to try, with the longest wait that `retry` allows").otherwise("everything is taken"),
+        key("respond", json(Shape::Constant), "what the destination answers: a status, `\"timeout\"`, `\"disconnect\"`, or `{ status, headers, body }`. One answers every request, and nothing is tried again. A list answers one request after the other, while the clock moves from try to try, with the longest wait that `retry` allows").otherwise("everything is taken"),
         key("outcome", some(words(&Fate::ALL)), "what becomes of each event: `ok`, `retry` (it waits), `split` (sent again in halves), `dead`, `drop`, `pause` (it waits, the destination rests), `filtered`").otherwise("none may be dead"),
     ];
     section("a test", "[[tests]]", "What the file promises about a destination. `libroseg test` holds it to it.", keys)

@@ -59,7 +59,7 @@ fn bounds(shape: &Shape, found: &mut BTreeSet<String>) {
         Shape::Within(bounds) => {
             found.insert(bounds.to_string());
         }
-        Shape::List(element) => bounds(element, found),
+        Shape::List(element) | Shape::Pair(element) => bounds(element, found),
         Shape::Either(shapes) => shapes.iter().for_each(|shape| bounds(shape, found)),
         Shape::Boolean
         | Shape::False
@@ -68,6 +68,7 @@ fn bounds(shape: &Shape, found: &mut BTreeSet<String>) {
         | Shape::Scalar
         | Shape::Body
         | Shape::Constant
+        | Shape::Object
         | Shape::Table(_) => {}
     }
 }

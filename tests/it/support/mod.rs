@@ -35,3 +35,17 @@ pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     });
     assert!(waited.await.is_ok(), "never happened: {what}");
 }
+
+/// A file of ours that is made from the code says what the code does; `UPDATE_FIXTURES=1` writes it anew.
+pub(crate) fn is_current(name: &str, made: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    if std::env::var_os("UPDATE_FIXTURES").is_some() {
+        std::fs::write(&path, made).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let differing = made.lines().zip(kept.lines()).find(|(made, kept)| made != kept);
+    assert!(
+        made == kept,
+        "{name} is out of date: run this test with UPDATE_FIXTURES=1. It differs here: {differing:?}"
+    );
+}
