@@ -12,6 +12,7 @@ mod explain;
 mod init;
 mod meter;
 mod queue;
+mod reference;
 mod replay;
 mod schema;
 pub mod serve;
@@ -97,6 +98,9 @@ enum Command {
     /// Print the JSON Schema of the configuration file, for editors
     #[command(after_help = schema::EXAMPLES)]
     Schema,
+    /// Print docs/reference.md
+    #[command(hide = true)]
+    Reference,
 }
 
 const EXAMPLES: &str = "\
@@ -136,6 +140,7 @@ pub fn run() -> ExitCode {
         (Some(Command::Replay(options)), _) => replay::run(&options, &asker(&options.ask)),
         (Some(Command::Queue(options)), _) => queue::run(&options, &asker(&options.ask)),
         (Some(Command::Schema), _) => schema::run(),
+        (Some(Command::Reference), _) => reference::run(&Arguments::command()),
         (Some(Command::Serve(options)), _) => serve::run(arguments.config, &options, variables),
         (None, None) => serve::run(arguments.config, &arguments.serve, variables),
     })

@@ -462,6 +462,8 @@ fn is_told_in_auth(key: &Key) -> bool {
         | Shape::Number { .. }
         | Shape::Scalar
         | Shape::Body
+        | Shape::Object
+        | Shape::Pair(_)
         | Shape::Constant
         | Shape::Table(_)
         | Shape::List(_)

@@ -54,6 +54,23 @@ const ITEM_NAMES: [&str; 2] = ["item", "index"];
 const REPLY_NAMES: [&str; 3] = ["status", "headers", "body"];
 const REQUEST_NAMES: [&str; 7] = ["body", "method", "url", "path", "query", "timestamp", "id"];
 
+/// Every name that expressions see: names, what they are, where they are there.
+#[must_use]
+pub fn names() -> [(&'static [&'static str], &'static str, &'static str); 9] {
+    let with_event = "with an event";
+    [
+        (&EVENT_FIELDS, "the event's own fields", with_event),
+        (&["message"], "the whole event, for any other field", with_event),
+        (&["source"], "the name of its source", with_event),
+        (&["now"], "the time, as `2026-01-02T03:04:05.678Z`", "with an event, in `batch.body`"),
+        (&ITEM_NAMES, "the element of an `each`, and its place from 0", "where `each` is"),
+        (&["items"], "the items of a batch", "in `batch.body`"),
+        (&REPLY_NAMES, "the answer", "in `response`"),
+        (&["env", "tables"], "variables, and `[tables.NAME]`", "everywhere"),
+        (&["names of `let`"], "what they say", "with an event; in `batch.body` if they read none"),
+    ]
+}
+
 /// How deep `let`s may build on one another; the evaluator stops there.
 const LET_DEPTH_MAX: usize = 32;
 

@@ -64,13 +64,13 @@ pub use changes::{Change, Changes, Edit, Section, Side, changes};
 pub use codes::Code;
 pub use diagnostic::{Diagnostic, Severity, Style, Suggestion, draw, line_column};
 pub use effective::{Effective, InForce, Origin, Setting};
-pub use expressions::Missing;
+pub use expressions::{Missing, names};
 pub use json::{literal, place_of, pretty};
 pub use places::{Place, Places};
+pub use schema::schema;
 pub(crate) use spelling::nearest;
 pub use starter::{Choice, Variables, choices, starter, variables};
 pub use target::Target;
-pub use schema::schema;
 
 use destination::{Definitions, Surroundings};
 use expressions::{Expressions, has_braces};

@@ -14,6 +14,29 @@ use serde_json::Value as Json;
 use super::query::{Budget, Condition, From, Here, Operator, Query, Segment, Selector, SetOperator, Term};
 use super::{EvalError, Mistake, NODES_MAX, functions};
 
+/// The event of which [`CONDITIONS`] hold or not.
+pub const CONDITIONS_OF: &str =
+    r#"{"type":"track","properties":{"total":12,"tags":["a","b"],"email":"x@gmail.com","none":null}}"#;
+
+/// Conditions of the reference, each with whether it holds; a test holds them to it.
+#[rustfmt::skip]
+pub const CONDITIONS: &[(&str, bool)] = &[
+    ("$.properties.total >= 10 && $.type == 'track'", true),
+    ("$.properties.total > 100 || $.properties.coupon", false),
+    ("!$.properties.coupon", true),
+    ("$.properties.none", true),
+    ("$.properties.none == null", true),
+    ("$[?@.type == 'track']", true),
+    ("match($.type, 'track|page')", true),
+    ("match($.properties.email, 'gmail')", false),
+    ("search($.properties.email, '@gmail[.]com$')", true),
+    ("length($.properties.tags) == 2", true),
+    ("count($.properties.*) > 3", true),
+    ("value($..email) == 'x@gmail.com'", true),
+    ("in('a', $.properties.tags)", true),
+    ("nin('c', $.properties.tags)", true),
+];
+
 /// A compiled condition on an event (or a reply).
 pub struct Filter {
     text: Box<str>,

@@ -57,6 +57,21 @@ pub struct Example {
     pub result: &'static str,
 }
 
+/// One filter, function or test of the engine, with an example that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineEntry {
+    /// Its name.
+    pub name: &'static str,
+    /// A template that reads nothing of an event but what is missing.
+    pub template: &'static str,
+    /// The value's JSON.
+    pub result: &'static str,
+}
+
+const fn engine(name: &'static str, template: &'static str, result: &'static str) -> EngineEntry {
+    EngineEntry { name, template, result }
+}
+
 /// Pieces of [`REFERENCE`], so that an entry fits in two lines.
 const fn filter(
     name: &'static str,
@@ -156,98 +171,105 @@ pub const REFERENCE: &[Entry] = &[
 
 /// Filters that the engine brings; some are made to pass missing through, or print as ours do (<https://docs.rs/minijinja/3.1.0/minijinja/filters/>, read
 /// 2026-11-22).
-pub const ENGINE_FILTERS: &[&str] = &[
-    "abs",
-    "attr",
-    "batch",
-    "bool",
-    "capitalize",
-    "chain",
-    "count",
-    "d",
-    "default",
-    "dictsort",
-    "e",
-    "escape",
-    "first",
-    "float",
-    "format",
-    "groupby",
-    "indent",
-    "int",
-    "items",
-    "join",
-    "last",
-    "length",
-    "lines",
-    "map",
-    "max",
-    "min",
-    "pprint",
-    "reject",
-    "rejectattr",
-    "reverse",
-    "round",
-    "safe",
-    "select",
-    "selectattr",
-    "slice",
-    "sort",
-    "split",
-    "string",
-    "sum",
-    "title",
-    "tojson",
-    "unique",
-    "urlencode",
-    "zip",
+#[rustfmt::skip]
+pub const ENGINE_FILTERS: &[EngineEntry] = &[
+    engine("abs", "{{ -2 | abs }}", "2"),
+    engine("attr", "{{ {'a': 1} | attr('a') }}", "1"),
+    engine("batch", "{{ [1, 2, 3] | batch(2) | list }}", "[[1,2],[3]]"),
+    engine("bool", "{{ 'x' | bool }}", "true"),
+    engine("capitalize", "{{ 'hello World' | capitalize }}", r#""Hello world""#),
+    engine("chain", "{{ [1] | chain([2]) | list }}", "[1,2]"),
+    engine("count", "{{ 'abc' | count }}", "3"),
+    engine("d", "{{ properties.none | d('x') }}", r#""x""#),
+    engine("default", "{{ properties.none | default('x') }}", r#""x""#),
+    engine("dictsort", "{{ {'b': 1, 'a': 2} | dictsort }}", r#"[["a",2],["b",1]]"#),
+    engine("e", "{{ 'a' | e }}", r#""a""#),
+    engine("escape", "{{ 'a' | escape }}", r#""a""#),
+    engine("first", "{{ [1, 2] | first }}", "1"),
+    engine("float", "{{ '1.5' | float }}", "1.5"),
+    engine("format", "{{ '%s-%03d' | format('a', 7) }}", r#""a-007""#),
+    engine("groupby", "{{ [{'k': 1}, {'k': 2}, {'k': 1}] | groupby('k') | map('first') | list }}", "[1,2]"),
+    engine("indent", "{{ 'a' | indent(2, true) }}", r#""  a""#),
+    engine("int", "{{ '42' | int }}", "42"),
+    engine("items", "{{ {'a': 1} | items | list }}", r#"[["a",1]]"#),
+    engine("join", "{{ ['a', 'b'] | join('-') }}", r#""a-b""#),
+    engine("last", "{{ [1, 2] | last }}", "2"),
+    engine("length", "{{ [1, 2] | length }}", "2"),
+    engine("lines", r"{{ 'a\nb' | lines | list }}", r#"["a","b"]"#),
+    engine("map", "{{ [{'n': 1}, {'n': 2}] | map(attribute='n') | list }}", "[1,2]"),
+    engine("max", "{{ [1, 3, 2] | max }}", "3"),
+    engine("min", "{{ [1, 3, 2] | min }}", "1"),
+    engine("pprint", "{{ 1 | pprint }}", r#""1""#),
+    engine("reject", "{{ [1, 2, 3] | reject('odd') | list }}", "[2]"),
+    engine("rejectattr", "{{ [{'x': true}, {'x': false}] | rejectattr('x') | list }}", r#"[{"x":false}]"#),
+    engine("reverse", "{{ 'abc' | reverse }}", r#""cba""#),
+    engine("round", "{{ 3.14159 | round(2) }}", "3.14"),
+    engine("safe", "{{ 'a/b' | safe }}", r#""a/b""#),
+    engine("select", "{{ [1, 2, 3] | select('odd') | list }}", "[1,3]"),
+    engine("selectattr", "{{ [{'x': true}, {'x': false}] | selectattr('x') | list }}", r#"[{"x":true}]"#),
+    engine("slice", "{{ [1, 2, 3] | slice(2) | list }}", "[[1,2],[3]]"),
+    engine("sort", "{{ [2, 1] | sort }}", "[1,2]"),
+    engine("split", "{{ 'a,b' | split(',') | list }}", r#"["a","b"]"#),
+    engine("string", "{{ 42 | string }}", r#""42""#),
+    engine("sum", "{{ [1, 2] | sum }}", "3"),
+    engine("title", "{{ 'hello world' | title }}", r#""Hello World""#),
+    engine("tojson", "{{ [1, 2] | tojson }}", r#""[1,2]""#),
+    engine("unique", "{{ [1, 2, 1] | unique }}", "[1,2]"),
+    engine("urlencode", "{{ 'a b/c' | urlencode }}", r#""a%20b%2Fc""#),
+    engine("zip", "{{ [1, 2] | zip(['a', 'b']) | list }}", r#"[[1,"a"],[2,"b"]]"#),
 ];
 
 /// Tests that the engine brings: `value is name` (<https://docs.rs/minijinja/3.1.0/minijinja/tests/>, read 2026-11-22).
-pub const ENGINE_TESTS: &[&str] = &[
-    "boolean",
-    "defined",
-    "divisibleby",
-    "endingwith",
-    "eq",
-    "equalto",
-    "escaped",
-    "even",
-    "false",
-    "filter",
-    "float",
-    "ge",
-    "greaterthan",
-    "gt",
-    "in",
-    "int",
-    "integer",
-    "iterable",
-    "le",
-    "lessthan",
-    "lower",
-    "lt",
-    "mapping",
-    "ne",
-    "none",
-    "number",
-    "odd",
-    "safe",
-    "sameas",
-    "sequence",
-    "startingwith",
-    "string",
-    "test",
-    "true",
-    "undefined",
-    "upper",
+#[rustfmt::skip]
+pub const ENGINE_TESTS: &[EngineEntry] = &[
+    engine("boolean", "{{ true is boolean }}", "true"),
+    engine("defined", "{{ properties.none is defined }}", "false"),
+    engine("divisibleby", "{{ 6 is divisibleby(3) }}", "true"),
+    engine("endingwith", "{{ 'abc' is endingwith('c') }}", "true"),
+    engine("eq", "{{ 1 is eq(1) }}", "true"),
+    engine("equalto", "{{ 1 is equalto(1) }}", "true"),
+    engine("escaped", "{{ 'a' is escaped }}", "false"),
+    engine("even", "{{ 2 is even }}", "true"),
+    engine("false", "{{ false is false }}", "true"),
+    engine("filter", "{{ 'sha256' is filter }}", "true"),
+    engine("float", "{{ 1.5 is float }}", "true"),
+    engine("ge", "{{ 2 is ge(2) }}", "true"),
+    engine("greaterthan", "{{ 2 is greaterthan(1) }}", "true"),
+    engine("gt", "{{ 2 is gt(1) }}", "true"),
+    engine("in", "{{ 'a' is in(['a']) }}", "true"),
+    engine("int", "{{ 1 is int }}", "true"),
+    engine("integer", "{{ 1 is integer }}", "true"),
+    engine("iterable", "{{ [1] is iterable }}", "true"),
+    engine("le", "{{ 2 is le(2) }}", "true"),
+    engine("lessthan", "{{ 1 is lessthan(2) }}", "true"),
+    engine("lower", "{{ 'a' is lower }}", "true"),
+    engine("lt", "{{ 1 is lt(2) }}", "true"),
+    engine("mapping", "{{ {'a': 1} is mapping }}", "true"),
+    engine("ne", "{{ 1 is ne(2) }}", "true"),
+    engine("none", "{{ none is none }}", "true"),
+    engine("number", "{{ 1.5 is number }}", "true"),
+    engine("odd", "{{ 2 is odd }}", "false"),
+    engine("safe", "{{ 'a' is safe }}", "false"),
+    engine("sameas", "{{ 1 is sameas(1) }}", "true"),
+    engine("sequence", "{{ [1] is sequence }}", "true"),
+    engine("startingwith", "{{ 'abc' is startingwith('a') }}", "true"),
+    engine("string", "{{ 'a' is string }}", "true"),
+    engine("test", "{{ 'even' is test }}", "true"),
+    engine("true", "{{ true is true }}", "true"),
+    engine("undefined", "{{ properties.none is undefined }}", "true"),
+    engine("upper", "{{ 'A' is upper }}", "true"),
 ];
 
 /// Every function an expression may call: ours and the engine's, as [`functions`] lists them.
 const FUNCTIONS: [&str; 7] = ["coalesce", "dict", "fail", "file", "namespace", "object", "range"];
 
 /// Functions that the engine brings (<https://docs.rs/minijinja/3.1.0/minijinja/functions/>, read 2026-11-22).
-pub const ENGINE_FUNCTIONS: &[&str] = &["dict", "namespace", "range"];
+#[rustfmt::skip]
+pub const ENGINE_FUNCTIONS: &[EngineEntry] = &[
+    engine("dict", "{{ dict(a=1) }}", r#"{"a":1}"#),
+    engine("namespace", "{% set n = namespace(total=0) %}{% for x in [1, 2] %}{% set n.total = n.total + x %}{% endfor %}{{ n.total }}", r#""3""#),
+    engine("range", "{{ range(3) | list }}", "[0,1,2]"),
+];
 
 // === what exists ===
 
@@ -257,17 +279,17 @@ fn ours(kind: FunctionKind) -> impl Iterator<Item = &'static str> {
 
 /// Every filter an expression may use.
 pub fn filters() -> impl Iterator<Item = &'static str> {
-    ours(FunctionKind::Filter).chain(ENGINE_FILTERS.iter().copied())
+    ours(FunctionKind::Filter).chain(ENGINE_FILTERS.iter().map(|entry| entry.name))
 }
 
 /// Every test an expression may use.
 pub fn tests() -> impl Iterator<Item = &'static str> {
-    ENGINE_TESTS.iter().copied()
+    ENGINE_TESTS.iter().map(|entry| entry.name)
 }
 
 /// Every function an expression may call.
 pub fn functions() -> impl Iterator<Item = &'static str> {
-    ours(FunctionKind::Function).chain(ENGINE_FUNCTIONS.iter().copied())
+    ours(FunctionKind::Function).chain(ENGINE_FUNCTIONS.iter().map(|entry| entry.name))
 }
 
 pub(super) fn is_filter(name: &str) -> bool {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jsonschema::Validator;
-use libroseg::config::{self, Code, Diagnostic, Environment, Unset};
+use libroseg::config::{self, Code, Diagnostic, Environment, Target, Unset};
 use serde_json::{Value as Json, json};
 use toml::{Table, Value};
 
@@ -65,7 +65,12 @@ fn json(value: &Value) -> Json {
 
 fn compile(text: &str) -> Vec<Diagnostic> {
     let read_file = |_: &Path| Ok("content".to_owned());
-    let environment = Environment { variables: BTreeMap::new(), read_file: &read_file, unset: Unset::Assumed };
+    let environment = Environment {
+        variables: BTreeMap::new(),
+        read_file: &read_file,
+        unset: Unset::Assumed,
+        target: Target::default(),
+    };
     config::compile(text, &environment).map_or_else(|errors| errors, |compiled| compiled.warnings)
 }
 
