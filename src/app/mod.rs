@@ -87,6 +87,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// A shutdown leaves this much of its time to the connections at the door; the rest is the workers'.
 const DOOR_SHARE: u32 = 4;
 
+/// Deliveries leave this much of their time to `overflow`, where there is one.
+const OVERFLOW_SHARE: u32 = 3;
+
 /// Connections of those who watch: collectors, probes and a few people.
 const WATCHERS_MAX: usize = 100;
 
@@ -208,17 +211,21 @@ impl App {
     /// A queue that forgets is emptied as far as the time allows; any other keeps what is not in flight.
     pub async fn finish(&self, time: Duration) {
         let drains = self.queue.ack() == Ack::Memory;
-        if tokio::time::timeout(time, self.fleet.shut_down(drains)).await.is_err() {
+        let plan = Arc::clone(&self.reload.current().plan);
+        let has_overflow = plan.destinations.iter().any(|destination| destination.overflow.is_some());
+        let for_overflow = if drains && has_overflow { time / OVERFLOW_SHARE } else { Duration::ZERO };
+        if tokio::time::timeout(time.saturating_sub(for_overflow), self.fleet.shut_down(drains)).await.is_err() {
             tracing::warn!("some requests did not end in time and are abandoned");
+        }
+        if drains {
+            self.fleet.abandon().await;
+            self.fleet.relieve(&plan, for_overflow).await;
         }
         if !matches!(tokio::time::timeout(FLUSH_TIMEOUT, self.queue.flush()).await, Ok(Ok(()))) {
             tracing::error!("what became of the last events could not be written: their deliveries will be repeated");
         }
-        for destination in &self.reload.current().plan.destinations {
-            let waiting = self.queue.books(&destination.name).map_or(0, |books| books.waiting());
-            if drains && waiting > 0 {
-                tracing::error!(destination.name = %destination.name, events = waiting, "undelivered events are lost");
-            }
+        if drains {
+            self.fleet.tell_lost(&plan).await;
         }
     }
 

@@ -70,6 +70,7 @@ codes! {
         UnknownExtends "unknown-extends": "What a destination `extends` is neither a destination of the file nor a preset", "Name one of those that the message lists";
         ExtendsCycle "extends-cycle": "A destination extends itself, by way of others, or stands on very many", "Take one `extends` out of the circle";
         UnknownDestination "unknown-destination": "No destination has this name", "Name one that is in the file";
+        OverflowCycle "overflow-cycle": "A destination would be handed its own events by `overflow`", "Take one step out of the circle";
         UnknownSource "unknown-source": "No source has this name", "Name one that is in the file";
 
         // --- values
@@ -109,6 +110,7 @@ codes! {
         Unused "unused": "A `let`, a table or a name in `env` is defined and never used", "Use it or remove it";
         Shadowed "shadowed": "A `let` hides a field of the event", "Rename it, or read the field as `message.NAME`";
         Unreachable "unreachable": "A rule or a response can never be asked: one before it takes everything", "Move it up, or narrow the one before it";
+        NoEffect "no-effect": "A key has no effect as the file stands", "Remove it, or change what it depends on";
         OrderOfAll "order-of-all": "`order_by` is the same for every event: each waits for the one before it", "Order by something of the event, such as `{{ userId or anonymousId }}`";
         PastedSecret "pasted-secret": "A secret is written into the file", "Write `{{ env.NAME }}` or `{{ file('…') }}` instead";
         SignsNothing "signs-nothing": "What is signed is the same for every request", "Sign the body: `{{ body }}`, or leave `message` out";

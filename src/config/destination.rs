@@ -1,7 +1,7 @@
 //! `[destinations.NAME]`: a table of the file becomes a destination with its rules.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub(super) struct Reading {
     pub definitions: Definitions,
     /// Tables it uses; `*` for all.
     pub tables: BTreeSet<String>,
+    /// What its `overflow` names, and where that is written.
+    pub overflow: Option<(String, Range<usize>)>,
 }
 
 /// Names that a file defines: used or not. What is written once may be in force in several destinations.
@@ -82,7 +84,8 @@ const FILE_KEYS: [&str; 2] = ["format", "rotate"];
 const COMPRESSION: &str = "compression";
 
 /// Keys that a rule cannot have.
-const ONLY_DESTINATIONS: [&str; 17] = [
+const ONLY_DESTINATIONS: [&str; 18] = [
+    "overflow",
     "auth",
     COMPRESSION,
     "retry",
@@ -102,12 +105,9 @@ const ONLY_DESTINATIONS: [&str; 17] = [
     "env",
 ];
 
-/// Keys of the language that a later version has.
-const LATER: [&str; 1] = ["overflow"];
-
 /// Keys that say nothing of how a destination at work behaves: where a new one begins, what becomes of one that is off,
-/// and what its variables are called elsewhere.
-const NOT_AT_WORK: [&str; 3] = ["start", "when_disabled", "env"];
+/// or of what it could not be given in the end, and what its variables are called elsewhere.
+const NOT_AT_WORK: [&str; 4] = ["start", "when_disabled", "env", "overflow"];
 
 /// Events waiting for another try when the file does not say: some 7 MB of them.
 pub(super) const WAITING_MAX: usize = 10_000;
@@ -204,6 +204,8 @@ pub(super) fn read(around: &Surroundings<'_>, field: &Field<'_>, entries: &DeTab
     let skips = table.get("when_disabled").and_then(|field| field.word(&WHEN_DISABLED));
     expressions.begin(matches!(switch, Switch::Off(_)));
     expressions.rename(&env);
+    let overflow = table.get("overflow").and_then(|field| field.text_as("the name of a destination"));
+    let overflow = overflow.map(|text| (text.value.to_owned(), text.span.clone()));
     let destination = read_body(around, field, &table);
     let mut uses = expressions.uses();
     uses.env.extend(env_of_switch);
@@ -218,12 +220,13 @@ pub(super) fn read(around: &Surroundings<'_>, field: &Field<'_>, entries: &DeTab
         (Switch::Off(why), Some(_)) => Some(Err(Disabled { name, why, skips: skips.unwrap_or_default() })),
         (Switch::On, Some(mut destination)) => {
             destination.fingerprint = fingerprint(around, &table, &uses);
+            destination.overflow = overflow.as_ref().map(|(to, _)| DestinationName::from(to.as_str()));
             note_repeats(expressions, field, &destination, &uses);
             Some(Ok(destination))
         }
     };
     expressions.rename(&[]);
-    Reading { result, definitions, tables: uses.tables }
+    Reading { result, definitions, tables: uses.tables, overflow }
 }
 
 /// A service that took a request whose answer was lost takes it again. What happened once then counts twice, unless
@@ -246,7 +249,6 @@ fn counts(rule: &Rule) -> bool {
 fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) -> Option<Destination> {
     let expressions = around.expressions;
     let (written_as, kind) = kind(expressions, table);
-    table.not_yet(&LATER);
     let lets = lets(around, table);
     let templates = expressions.define(&lets);
     let integrations = integrations(field.name, table);
@@ -302,6 +304,8 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
             None => None,
         },
         start: start.unwrap_or(Some(Start::default()))?,
+        overflow: None,
+        upstream: Vec::new(),
     })
 }
 

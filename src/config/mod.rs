@@ -25,6 +25,7 @@ mod layers;
 mod mapping;
 mod merge;
 mod offsets;
+mod overflow;
 mod places;
 pub mod presets;
 mod queue;
@@ -77,6 +78,7 @@ use expressions::{Expressions, has_braces};
 use findings::Findings;
 use fingerprint::Fingerprint;
 use layers::Layers;
+use overflow::Edge;
 use server::SourceReading;
 use table::{Field, Table};
 use texts::Texts;
@@ -278,6 +280,7 @@ fn read<'a>(
     policy.plans = DoorPlans::of(&tracking.plans);
     let mut plan = Plan { server: reading.server, policy: Arc::new(policy), queue, ..Plan::default() };
 
+    let (mut in_force, mut edges) = (Vec::new(), Vec::new());
     let mut used = Used::default();
     for uses in &tracking.uses {
         let is_used =
@@ -307,12 +310,19 @@ fn read<'a>(
         }
         used.definitions.extend(reading.definitions);
         used.tables.extend(reading.tables);
+        // One of `[defaults]` is for all but the one it names.
+        let is_own = own.contains_key("overflow");
+        let overflow = reading.overflow.filter(|(to, _)| is_own || to != field.name);
+        edges.extend(overflow.map(|(to, span)| Edge { from: field.name.to_owned(), to, span }));
         match reading.result {
-            Some(Ok(destination)) => plan.destinations.push(Arc::new(destination)),
+            Some(Ok(destination)) => in_force.push(destination),
             Some(Err(disabled)) => plan.disabled.push(disabled),
             None => {}
         }
     }
+    let known: Vec<&str> = destinations.keys().map(|name| name.get_ref().as_ref()).collect();
+    overflow::connect(findings, &edges, &known, plan.queue.kind, &mut in_force);
+    plan.destinations = in_force.into_iter().map(Arc::new).collect();
     let cases =
         top.get("tests").map(|field| cases::read(findings, &field, destinations, entries_of(document, "sources")));
     top.finish();

@@ -4,14 +4,15 @@
 //! connections. Nothing here knows HTTP or storage; the rules are `plan`'s, the verdicts `retry`'s.
 //!
 //! [`Fleet`] keeps the tasks in step with the plan in force; [`worker`] is one task; [`progress`] is what it knows of
-//! the events it holds, and [`order`] whose turn it is.
+//! the events it holds, and [`order`] whose turn it is. [`overflow`] is what becomes of the rest when the process ends.
 
 pub mod order;
+pub mod overflow;
 pub mod progress;
 pub mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -83,6 +84,8 @@ pub struct Stop {
     pub finish: CancellationToken,
     /// Read on until nothing is due, then end: for a queue that forgets.
     pub drain: CancellationToken,
+    /// End at once: requests that are out are given up.
+    pub abandon: CancellationToken,
 }
 
 /// All workers.
@@ -97,7 +100,7 @@ pub struct Fleet {
 
 struct Handle {
     generation: watch::Sender<Option<Generation>>,
-    status: watch::Receiver<Status>,
+    status: watch::Sender<Status>,
 }
 
 /// Why a plan could not be followed.
@@ -168,9 +171,11 @@ impl Fleet {
     /// Starts a worker that follows nothing yet, and starts it again should it panic.
     fn start(&self, name: DestinationName) -> Handle {
         let (generation, generations) = watch::channel(None);
-        let (statuses, status) = watch::channel(Status::default());
+        let status = watch::Sender::new(Status::default());
+        let statuses = status.clone();
         let (queue, clock, stop) = (Arc::clone(&self.queue), self.clock.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
+        let abandon = stop.abandon.clone();
+        self.tasks.spawn(abandon.run_until_cancelled_owned(async move {
             loop {
                 let worker =
                     Worker::new(name.clone(), Arc::clone(&queue), clock.clone(), generations.clone(), statuses.clone());
@@ -181,7 +186,7 @@ impl Fleet {
                 queue.release(&name);
                 tokio::time::sleep(RESTART_PAUSE).await;
             }
-        });
+        }));
         Handle { generation, status }
     }
 
@@ -199,6 +204,20 @@ impl Fleet {
         token.cancel();
         self.tasks.wait().await;
     }
+
+    /// Ends what [`Fleet::shut_down`] left, at once. What was out is given up, and what was in hand is the queue's again.
+    pub async fn abandon(&self) {
+        self.tasks.close();
+        self.stop.abandon.cancel();
+        self.tasks.wait().await;
+        for name in self.workers().keys() {
+            self.queue.release(name);
+        }
+    }
+
+    fn workers(&self) -> MutexGuard<'_, BTreeMap<DestinationName, Handle>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 // === impl Tally ===
@@ -208,6 +227,18 @@ impl Tally {
     pub fn note_request(&mut self, took: Duration) {
         self.requests += 1;
         self.request_time += took;
+    }
+
+    /// Adds what another one counted.
+    pub fn absorb(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.request_time += other.request_time;
+        self.delivered += other.delivered;
+        self.dropped += other.dropped;
+        self.failed += other.failed;
+        self.split += other.split;
+        self.unauthorized += other.unauthorized;
+        self.refused += other.refused;
     }
 
     /// Counts how an item went. One that was too large, and alone, is refused.

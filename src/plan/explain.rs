@@ -126,7 +126,7 @@ impl Destination {
         if !self.knows_source(message) {
             return Before::OtherSource;
         }
-        if let Decision::Filtered(filter) = self.may_have(&message.value) {
+        if let Decision::Filtered(filter) = self.may_have(message) {
             return Before::NotAllowed(filter);
         }
         match self.is_sampled(scope) {

@@ -200,6 +200,19 @@ pub struct Destination {
     pub order_by: Option<Template>,
     /// Where it begins when it is new.
     pub start: Start,
+    /// The destination that gets what this one has not been given when a queue that forgets must end.
+    pub overflow: Option<DestinationName>,
+    /// The destinations whose events may be handed to this one.
+    pub upstream: Vec<Upstream>,
+}
+
+/// A destination that hands over to another one what it could not be given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name.
+    pub name: DestinationName,
+    /// The sources it takes events from; `None`: all.
+    pub sources: Option<Vec<SourceName>>,
 }
 
 /// How a destination is reached.

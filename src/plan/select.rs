@@ -56,16 +56,29 @@ impl Destination {
     }
 
     fn takes_from(&self, message: &Message) -> bool {
-        self.knows_source(message) && self.may_have(&message.value) == Decision::Allowed
+        self.knows_source(message) && self.may_have(message) == Decision::Allowed
     }
 
+    /// Whether it takes events from this source, or may be handed this one, which somebody who does could not be given.
     pub(super) fn knows_source(&self, message: &Message) -> bool {
-        self.sources.as_ref().is_none_or(|sources| sources.contains(&message.source))
+        self.sources.as_ref().is_none_or(|sources| sources.contains(&message.source)) || self.is_handed(message)
     }
 
-    /// A destination without a name is one like a warehouse: only the end user's consent keeps an event from it.
-    pub(super) fn may_have(&self, event: &Json) -> Decision {
-        if self.integrations.is_empty() {
+    /// Whether an event was handed over by a destination that may do so, and that takes events from its source.
+    fn is_handed(&self, message: &Message) -> bool {
+        let by = || message.value.get("context")?.get("overflow")?.as_str();
+        let may_hand = |by: &str| {
+            let has = |sources: &Option<Vec<_>>| sources.as_ref().is_none_or(|all| all.contains(&message.source));
+            self.upstream.iter().any(|upstream| upstream.name.as_str() == by && has(&upstream.sources))
+        };
+        !self.upstream.is_empty() && by().is_some_and(may_hand)
+    }
+
+    /// A destination without a name is one like a warehouse: only the end user's consent keeps an event from it. And of an
+    /// event that is handed over, the sender chose the destination that could not be given it.
+    pub(super) fn may_have(&self, message: &Message) -> Decision {
+        let event = &message.value;
+        if self.integrations.is_empty() || self.is_handed(message) {
             return consent::consent_allows(event, &self.consent);
         }
         consent::allows(event, &self.integrations, &self.consent)

@@ -198,7 +198,7 @@ pub const METRICS: &[Metric] = &[
     ),
     counter(
         "libroseg_destination_dropped_events_total",
-        "Events that a response rule said to forget",
+        "Events that a response rule said to forget, or that were handed over to `overflow`",
         Numbers::Books(|b| b.dropped),
     ),
     counter(

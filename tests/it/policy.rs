@@ -6,8 +6,8 @@ use std::time::Duration;
 use libroseg::config;
 use serde_json::{Value, json};
 
-use crate::support::app::{HEAD, KEY};
-use crate::support::{Fake, TestApp, client};
+use crate::support::app::{HEAD, HEAD_IN_MEMORY, KEY};
+use crate::support::{Answer, Binary, Fake, TestApp, client};
 
 fn hook(fake: &Fake, name: &str, lines: &str) -> String {
     format!("[destinations.{name}]\nurl = \"{}/{name}\"\n{lines}\n", fake.url())
@@ -391,4 +391,70 @@ fn the_tests_of_a_file_walk_through_its_plans() {
     assert_eq!(failures("tag", "expect = '[{\"body\":{\"wrong\":\"$.properties.id\"}}]'"), Vec::<String>::new());
     assert_eq!(failures("dead", "outcome = 'dead'"), Vec::<String>::new());
     assert!(failures("reject", "outcome = 'dead'")[0].contains("plan_violation"));
+}
+
+// --- overflow
+
+/// The binary with a queue in memory and these lines.
+fn binary(lines: &str) -> (tempfile::TempDir, Binary) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libroseg.toml");
+    let server = "[server]\nlisten = \"127.0.0.1:0\"\nshutdown_timeout = \"8s\"\n";
+    std::fs::write(&path, format!("{server}{HEAD_IN_MEMORY}{lines}")).unwrap();
+    let binary = Binary::start(&path);
+    (folder, binary)
+}
+
+async fn send(binary: &Binary, id: &str, integrations: Value) {
+    let event = json!({"userId": "u1", "event": "Any", "messageId": id, "integrations": integrations}).to_string();
+    let request = client().post(format!("{}/v1/track", binary.url)).basic_auth(KEY, Some("")).body(event);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_destination_was_not_given_in_time_is_handed_to_its_overflow() {
+    let (crm, backup) = (Fake::start(), Fake::start());
+    crm.then_always(Answer::status(503));
+    let lines = hook(&crm, "crm", "overflow = \"backup\"") + &hook(&backup, "backup", "when = \"$.context.overflow\"");
+    let (_folder, mut binary) = binary(&lines);
+    send(&binary, "m1", json!({})).await;
+    send(&binary, "m2", json!({"All": false, "crm": true})).await;
+    crm.has(2).await;
+    assert!(backup.requests().is_empty());
+
+    binary.signal("TERM");
+
+    assert_eq!(binary.wait().code(), Some(0));
+    let mut handed: Vec<(String, String)> = backup
+        .bodies()
+        .iter()
+        .map(|body| {
+            (body["messageId"].as_str().unwrap().to_owned(), body["context"]["overflow"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    handed.sort();
+    assert_eq!(handed, [("m1".to_owned(), "crm".to_owned()), ("m2".to_owned(), "crm".to_owned())]);
+    assert!(binary.log().contains("undelivered events were handed over"), "{}", binary.log());
+    assert!(!binary.log().contains("lost"), "{}", binary.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_overflow_does_not_take_goes_on_to_its_own_and_is_told_by_id_when_nobody_does() {
+    let (crm, second, third) = (Fake::start(), Fake::start(), Fake::start());
+    crm.then_always(Answer::hang());
+    second.then_always(Answer::status(503));
+    third.then_always(Answer::status(400));
+    let lines = hook(&crm, "crm", "overflow = \"second\"")
+        + &hook(&second, "second", "when = \"$.context.overflow\"\noverflow = \"third\"")
+        + &hook(&third, "third", "when = \"$.context.overflow\"");
+    let (_folder, mut binary) = binary(&lines);
+    send(&binary, "the-lost-one", json!({})).await;
+    crm.has(1).await;
+
+    binary.signal("TERM");
+
+    assert_eq!(binary.wait().code(), Some(0));
+    assert!(!second.requests().is_empty() && !third.requests().is_empty());
+    let log = binary.log();
+    assert!(log.contains("undelivered events are lost") && log.contains("the-lost-one"), "{log}");
 }

@@ -343,6 +343,7 @@ fn destination() -> Section {
         key("retry", Shape::Table("`retry`"), "how patient it is"),
         key("waiting_max", count(destination::WAITING), "events waiting for another try; at this many it takes no new ones until some are done").or(destination::WAITING_MAX.to_string()),
         key("order_by", either([text("template", r"\S"), Shape::False]), "events for which this gives the same text reach the destination one after another, in the order in which they were accepted: one that waits for another try holds back those of its own key, and no others. An event for which it is missing has no key and no order").otherwise("no order"),
+        key("overflow", literal("name of a destination", "."), "the destination that gets what this one has not been given when a queue in memory must end"),
         key("start", words(&destination::STARTS), "where a name that is new in the file begins: with events accepted from then on (`\"newest\"`), or with the oldest that the queue still has (`\"oldest\"`)").or(word(&destination::STARTS, &Start::default())),
         key("when_disabled", words(&destination::WHEN_DISABLED), "what becomes of events that are accepted while it is off: they wait for it (`\"wait\"`), or are not for it (`\"skip\"`)").or(word(&destination::WHEN_DISABLED, &false)),
         key("path", text("path", "."), "the file, with pieces of strftime filled with the time of writing in UTC; folders are made").must_be_given().only(&["file"]),
