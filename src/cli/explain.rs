@@ -52,7 +52,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "NAME")]
     destination: Vec<String>,
 
-    /// The source that sends it [default: the first of the file]
+    /// The source that sends it [default: the first by name]
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
 
