@@ -1,5 +1,6 @@
 //! A mistake as data, and the one function that draws it for a person.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -68,9 +69,10 @@ pub fn draw(file_name: &str, text: &str, diagnostics: &[Diagnostic], style: Styl
         Style::Ansi => Renderer::styled(),
     };
     let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(width.max(40));
+    let text = without_secrets(text, diagnostics);
     let mut out = String::new();
     for diagnostic in diagnostics {
-        let drawn = renderer.render(&groups(file_name, text, diagnostic));
+        let drawn = renderer.render(&groups(file_name, &text, diagnostic));
         // The renderer pads lines with blanks that only show up in diffs.
         for line in drawn.lines() {
             out.push_str(line.trim_end());
@@ -83,6 +85,20 @@ pub fn draw(file_name: &str, text: &str, diagnostics: &[Diagnostic], style: Styl
         out.push('\n');
     }
     out
+}
+
+/// The text with stars for the secrets that somebody pasted into it: a picture ends up in logs. Every byte keeps its place.
+fn without_secrets<'t>(text: &'t str, diagnostics: &[Diagnostic]) -> Cow<'t, str> {
+    let mut masked = Cow::Borrowed(text);
+    for pasted in diagnostics.iter().filter(|diagnostic| diagnostic.code == Code::PastedSecret) {
+        let Range { start, end } = drawable_patch(text, &pasted.span);
+        let stars = text[start..end]
+            .bytes()
+            .map(|byte| if matches!(byte, b'"' | b'\'' | b'\n') { char::from(byte) } else { '*' });
+        let stars: String = stars.collect();
+        masked.to_mut().replace_range(start..end, &stars);
+    }
+    masked
 }
 
 /// Line and column of a byte of the text, both counted from 1, columns in characters.
