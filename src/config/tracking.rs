@@ -10,6 +10,7 @@ use super::destination::{Surroundings, add_uses};
 use super::diagnostic::Diagnostic;
 use super::expressions::{Expressions, Sees, Uses};
 use super::fingerprint::Fingerprint;
+use super::json::of_toml;
 use super::rule;
 use super::table::{Field, Table};
 use crate::event::SourceName;
@@ -128,7 +129,7 @@ fn schema_of(expressions: &Expressions<'_>, field: &Field<'_>, of: SchemaOf) -> 
     match field.raw() {
         DeValue::Table(entries) => {
             let table = field.table("a JSON Schema")?;
-            let schema = table.fields().map(|field| (field.name.to_owned(), json_of(field.raw()))).collect();
+            let schema = table.fields().map(|field| (field.name.to_owned(), of_toml(field.raw()))).collect();
             let compiled = Schema::compile(&Json::Object(schema), of);
             compiled.map_err(|mistake| inline_mistake(expressions, field, entries, &mistake)).ok()
         }
@@ -172,22 +173,6 @@ fn inline_mistake(expressions: &Expressions<'_>, field: &Field<'_>, table: &DeTa
     }
     let message = format!("this is no JSON Schema: {}", mistake.message);
     expressions.findings.add(Diagnostic::error(Code::BadSchema, span, message));
-}
-
-/// A value of the file as JSON. Dates are text.
-fn json_of(value: &DeValue<'_>) -> Json {
-    match value {
-        DeValue::String(text) => Json::from(text.as_ref()),
-        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-            .map_or_else(|_| Json::from(integer.to_string()), Json::from),
-        DeValue::Float(float) => float.as_str().parse::<f64>().map_or(Json::Null, Json::from),
-        DeValue::Boolean(boolean) => Json::from(*boolean),
-        DeValue::Datetime(date) => Json::from(date.to_string()),
-        DeValue::Array(list) => list.iter().map(|element| json_of(element.get_ref())).collect(),
-        DeValue::Table(table) => Json::Object(
-            table.iter().map(|(key, value)| (key.get_ref().to_string(), json_of(value.get_ref()))).collect(),
-        ),
-    }
 }
 
 fn fingerprint(around: &Surroundings<'_>, table: &Table<'_>) -> u64 {

@@ -35,6 +35,7 @@ const VARIABLES: [(&str, &str); 16] = [
 fn read_file(path: &Path) -> io::Result<String> {
     match path.to_str() {
         Some("/run/secrets/crm") => Ok("the-secret-of-a-file\n".to_owned()),
+        Some("wrong.schema.json") => Ok(r#"{ "properties": { "a": { "type": "nunber" } } }"#.to_owned()),
         _ => Err(io::Error::new(io::ErrorKind::NotFound, "no such file")),
     }
 }

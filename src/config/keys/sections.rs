@@ -266,7 +266,7 @@ fn plan() -> Section {
         key("require", some(json_path()), "paths, each of which must pick something that is not `null`"),
         key("check", some(condition()), "conditions that must all hold"),
         key("schema", either([text("path", "."), Shape::Table("a JSON Schema")]), "a JSON Schema, as a table or as the path of a file with one. It refers to itself only: nothing is fetched. `format` counts, `pattern` is one of the regex crate"),
-        key("schema_of", words(&SchemaOf::ALL), "the part of an event that the schema describes; a part that is missing is `{}`").or(word(&SchemaOf::ALL, &SchemaOf::default())),
+        key("schema_of", words(&SchemaOf::ALL), "the part of an event that the schema describes; a part that is missing is `{}`").otherwise("`event`"),
         key("on_violation", words(&OnViolation::ALL), "what becomes of an event with something wrong: it goes on and says so in `context.violations` (`\"tag\"`), is discarded at the door (`\"reject\"`), or is a dead letter of every destination whose rules want it (`\"dead\"`)").or(word(&OnViolation::ALL, &OnViolation::default())),
     ];
     section("a tracking plan", "[plan.NAME]", "What events ought to look like, and what becomes of those that do not. It has `require`, `check` or `schema`.", keys)
