@@ -195,22 +195,6 @@ fn run_tests(text: &str) -> (usize, Vec<Diagnostic>) {
     }
 }
 
-/// A name that has to be among the known ones; else what to say.
-pub(super) fn known<'n>(
-    name: &'n str,
-    known: impl Iterator<Item = &'n str> + Clone,
-    what: &str,
-) -> Result<&'n str, String> {
-    if known.clone().any(|other| other == name) {
-        return Ok(name);
-    }
-    let error = format!("error: there is no {what} `{name}`");
-    Err(match config::nearest(name, known.clone()) {
-        Some(near) => format!("{error}; did you mean `{near}`?"),
-        None => format!("{error}; there are {}", known.collect::<Vec<_>>().join(", ")),
-    })
-}
-
 fn exit_code(files: &[File]) -> u8 {
     files.iter().map(File::exit_code).max().unwrap_or(DONE)
 }

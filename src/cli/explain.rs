@@ -17,7 +17,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
-use super::{DONE, UNABLE, WRONG, check, env_file};
+use super::{DONE, UNABLE, WRONG, env_file};
 use crate::attempt::DestinationName;
 use crate::clock::Clock;
 use crate::config::{self, Code, Diagnostic, Environment, Places, Style, Unset};
@@ -180,7 +180,7 @@ fn source(plan: &Plan, options: &Options) -> Result<SourceName, Refused> {
     match &options.source {
         Some(name) => {
             let known = names.iter().map(|name| name.as_str());
-            check::known(name, known, "source").map(SourceName::from).map_err(Refused::Wrong)
+            super::known(name, known, "source").map(SourceName::from).map_err(Refused::Wrong)
         }
         None => Ok(names.first().map_or_else(|| SourceName::from("test"), |name| (*name).clone())),
     }
@@ -189,7 +189,7 @@ fn source(plan: &Plan, options: &Options) -> Result<SourceName, Refused> {
 fn wanted<'p>(plan: &'p Plan, options: &Options) -> Result<Vec<&'p Arc<Destination>>, Refused> {
     let known = || plan.destinations.iter().map(|destination| destination.name.as_str());
     for name in &options.destination {
-        check::known(name, known(), "destination").map_err(Refused::Wrong)?;
+        super::known(name, known(), "destination").map_err(Refused::Wrong)?;
     }
     let is_wanted = |destination: &&Arc<Destination>| {
         options.destination.is_empty() || options.destination.iter().any(|name| name == destination.name.as_str())

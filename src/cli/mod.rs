@@ -184,3 +184,15 @@ fn answer(text: &str) -> u8 {
 fn width() -> usize {
     std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(140)
 }
+
+/// A name that has to be among the known ones; else what to say.
+fn known<'n>(name: &'n str, known: impl Iterator<Item = &'n str> + Clone, what: &str) -> Result<&'n str, String> {
+    if known.clone().any(|other| other == name) {
+        return Ok(name);
+    }
+    let error = format!("error: there is no {what} `{name}`");
+    Err(match crate::config::nearest(name, known.clone()) {
+        Some(near) => format!("{error}; did you mean `{near}`?"),
+        None => format!("{error}; there are {}", known.collect::<Vec<_>>().join(", ")),
+    })
+}
