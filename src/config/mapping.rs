@@ -3,7 +3,8 @@
 use toml::de::DeValue;
 
 use super::codes::Code;
-use super::expressions::{Expressions, Sees, has_braces};
+use super::expressions::{Expressions, has_braces};
+use super::sees::Sees;
 use super::table::Field;
 use crate::expr::Value;
 use crate::expr::template::Template;

@@ -2,8 +2,9 @@
 
 use super::codes::Code;
 use super::diagnostic::Diagnostic;
-use super::expressions::{Expressions, Sees, has_braces};
+use super::expressions::{Expressions, has_braces};
 use super::rule;
+use super::sees::Sees;
 use super::table::{Field, Table};
 use crate::expr::Value;
 use crate::expr::template::Template;

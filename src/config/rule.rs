@@ -2,9 +2,10 @@
 
 use super::codes::Code;
 use super::diagnostic::Diagnostic;
-use super::expressions::{Expressions, Sees};
+use super::expressions::Expressions;
 use super::findings::Findings;
 use super::mapping;
+use super::sees::Sees;
 use super::spelling::{alternatives, nearest};
 use super::table::{Field, Table, Text};
 use crate::event::Kind;

@@ -3,7 +3,8 @@
 use toml::de::DeValue;
 
 use super::codes::Code;
-use super::expressions::{Expressions, Sees};
+use super::expressions::Expressions;
+use super::sees::Sees;
 use super::table::Field;
 use crate::expr::template::Template;
 use crate::plan::Sample;

@@ -4,7 +4,8 @@ use super::{UNKNOWN, constant, secret, word, words};
 use crate::config::address;
 use crate::config::codes::Code;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::expressions::{Expressions, Sees};
+use crate::config::expressions::Expressions;
+use crate::config::sees::Sees;
 use crate::config::table::{Field, Table};
 use crate::plan::auth::token::{ClientStyle, Grant, OAuth2, TokenSource};
 
