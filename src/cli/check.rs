@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
+use super::ask::counted;
 use super::{DONE, UNABLE, WRONG, env_file};
 use crate::config::{self, Code, Diagnostic, Environment, Severity, Target, Unset};
 use crate::plan::{Plan, QueueKind, QueueSettings};
@@ -208,10 +209,6 @@ fn kinds(with_all: bool) -> PossibleValuesParser {
 
 fn duration(text: &str) -> Result<Duration, String> {
     config::units::duration(text).map_err(|wrong| wrong.message)
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 // === impl Options ===

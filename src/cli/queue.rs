@@ -105,14 +105,9 @@ fn head(state: &QueueState) -> String {
     let mut text = format!("{} queue{dir}, {served}\n", state.kind);
     let size = format!("{} of {}", size(state.size_bytes), size(state.size_bytes_max));
     // Writing into a string cannot fail.
-    let _ = writeln!(text, "size     {size}, {}", counted(state.segments as u64, "segment"));
+    let _ = writeln!(text, "size     {size}, {}", counted(state.segments, "segment"));
     let _ = writeln!(text, "events   {} to {}{oldest}", state.first, state.end);
-    let _ = writeln!(
-        text,
-        "dedup    {}, {}",
-        counted(state.dedup_ids as u64, "id"),
-        counted(state.duplicates, "duplicate")
-    );
+    let _ = writeln!(text, "dedup    {}, {}", counted(state.dedup_ids, "id"), counted(state.duplicates, "duplicate"));
     if state.damaged > 0 {
         let _ = writeln!(text, "damaged  {}", counted(state.damaged, "event"));
     }

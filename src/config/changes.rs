@@ -16,6 +16,7 @@ use super::expressions::has_braces;
 use super::findings::push_key;
 use super::layers::Layers;
 use super::texts::Texts;
+use super::written::is_secret_key;
 use super::{entries_of, staged_sources};
 use crate::event::SourceName;
 use crate::expr::template::Template;
@@ -82,10 +83,6 @@ const DESTINATIONS: &str = "destinations";
 
 /// Lists of tables whose order counts and whose entries are known by what is in them.
 const ORDERED: [&str; 2] = ["rules", "response"];
-
-/// How keys end whose values are secrets, whatever their case.
-const SECRET_ENDINGS: [&str; 8] =
-    ["key", "keys", "token", "secret", "password", "authorization", "cookie", "credentials"];
 
 /// What stands for a secret.
 const MASK: &str = "***";
@@ -331,7 +328,7 @@ impl Way {
         push_key(&mut way.old, key);
         push_key(&mut way.new, key);
         way.is_auth |= key == "auth";
-        way.is_secret |= is_secret_key(key);
+        way.is_secret |= is_secret(key);
         way
     }
 
@@ -384,9 +381,9 @@ impl Way {
     }
 }
 
-fn is_secret_key(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    SECRET_ENDINGS.iter().any(|ending| key.ends_with(ending))
+/// Whether a key is called as secrets are, or as lists of them: `write_keys`.
+fn is_secret(key: &str) -> bool {
+    is_secret_key(key) || key.to_ascii_lowercase().ends_with("keys")
 }
 
 /// Whether a text is nothing but a reference: `{{ env.TOKEN }}`, `{{ file('/run/secrets/token') }}`.
@@ -407,7 +404,7 @@ fn masked_url(text: &str) -> String {
     let at = place[..host_end].rfind('@').filter(|at| !has_braces(&place[..*at]));
     let place = at.map_or_else(|| place.to_owned(), |at| format!("{MASK}{}", &place[at..]));
     let pair = |pair: &str| match pair.split_once('=') {
-        Some((name, value)) if is_secret_key(name) && !has_braces(value) => format!("{name}={MASK}"),
+        Some((name, value)) if is_secret(name) && !has_braces(value) => format!("{name}={MASK}"),
         Some(_) | None => pair.to_owned(),
     };
     let query = query.map(|query| format!("?{}", query.split('&').map(pair).collect::<Vec<_>>().join("&")));

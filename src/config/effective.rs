@@ -17,7 +17,7 @@ use super::merge;
 use super::places::{Finder, Place};
 use super::rule::MATCH_KEYS;
 use super::texts::Texts;
-use super::written::{as_json, inline, quoted};
+use super::written::{as_json, inline, is_secret_key, quoted};
 use crate::plan::Disabled;
 
 /// Everything in force, section by section.
@@ -68,9 +68,6 @@ pub enum Origin {
     /// Whoever starts the program says so: a variable, an option.
     Given(&'static str),
 }
-
-/// How keys end whose values are secrets, whatever their case.
-const SECRET_ENDINGS: [&str; 7] = ["key", "token", "secret", "password", "authorization", "cookie", "credentials"];
 
 /// Keys of `auth` that hold a string of any kind and say whom or where it is for.
 const TOLD_IN_AUTH: [&str; 5] = ["scope", "audience", "region", "service", "subject"];
@@ -445,11 +442,10 @@ fn named(path: &str, key: &str) -> String {
 /// Whether a constant here is nobody's business.
 fn is_secret(path: &str, name: &str, key: Option<&Key>) -> bool {
     let is_of = |table: &str, piece: &str| path.starts_with(table) && path.contains(piece);
-    let ends = || SECRET_ENDINGS.iter().any(|ending| name.to_ascii_lowercase().ends_with(ending));
     let is_told = || key.is_some_and(is_told_in_auth);
     is_of("sources.", ".write_keys")
         || (is_of("destinations.", ".auth.") && !is_told())
-        || (path.starts_with("destinations.") && ends())
+        || (path.starts_with("destinations.") && is_secret_key(name))
 }
 
 /// Whether a key of `auth` says how credentials are used, and is none: a word, a URL, what is signed, whom it is for.

@@ -10,6 +10,7 @@ use super::codes::Code;
 use super::diagnostic::{Diagnostic, Severity};
 use super::texts::Texts;
 use crate::plan::case::Written;
+use crate::plan::error::name_in_path;
 
 /// So many are told at once: more would scroll away, and most follow from the first.
 const TOLD_MAX: usize = 100;
@@ -226,21 +227,12 @@ fn find_in_value(value: &Spanned<DeValue<'_>>, at: usize, path: &mut String) -> 
     is_deeper || value.span().contains(&at)
 }
 
-fn quoted(key: &str) -> String {
-    format!("{key:?}")
-}
-
 /// Adds a key to a path, in quotes where TOML wants them.
 pub(super) fn push_key(path: &mut String, key: &str) {
     if !path.is_empty() {
         path.push('.');
     }
-    let is_bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    if is_bare {
-        path.push_str(key);
-    } else {
-        path.push_str(&quoted(key));
-    }
+    path.push_str(&name_in_path(key));
 }
 
 #[cfg(test)]

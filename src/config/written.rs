@@ -9,6 +9,15 @@ use super::findings::push_key;
 /// What stands for a secret.
 const MASK: &str = "***";
 
+/// How keys end whose values are secrets, whatever their case.
+const SECRET_ENDINGS: [&str; 7] = ["key", "token", "secret", "password", "authorization", "cookie", "credentials"];
+
+/// Whether a key is called as secrets are.
+pub(super) fn is_secret_key(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    SECRET_ENDINGS.iter().any(|ending| key.ends_with(ending))
+}
+
 /// A value as TOML on one line. Constants of a secret are masked.
 pub(super) fn inline(value: &DeValue<'_>, is_secret: bool) -> String {
     match value {

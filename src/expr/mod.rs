@@ -140,8 +140,12 @@ fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
 
 /// The beginning of a text that may hold an event's data: enough to recognise it, never all of it.
 pub(crate) fn excerpt(text: &str) -> String {
-    const MAX_CHARS: usize = 40;
-    let mut short: String = text.chars().take(MAX_CHARS).collect();
+    cut(text, 40)
+}
+
+/// A text's first so many characters, and a sign where there are more.
+pub(crate) fn cut(text: &str, chars_max: usize) -> String {
+    let mut short: String = text.chars().take(chars_max).collect();
     if short.len() < text.len() {
         short.push('…');
     }

@@ -51,3 +51,9 @@ impl From<EvalError> for PlacedError {
         Self { place: String::new(), error }
     }
 }
+
+/// A key as it stands in the name of a place: in quotes where TOML wants them.
+pub(crate) fn name_in_path(key: &str) -> String {
+    let is_bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if is_bare { key.to_owned() } else { format!("{key:?}") }
+}

@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
+use super::error::name_in_path;
 use super::select::when_place;
 use super::trace::Secrets;
 use super::{Condition, Destination, Each, Mapping, Rule};
@@ -302,10 +303,4 @@ impl Fields<'_> {
         let value = value.map_err(|error| redacted(error, self.secrets));
         self.found.push(FieldExplained { place, value });
     }
-}
-
-/// A key as it stands in the name of a place.
-fn name_in_path(name: &str) -> String {
-    let is_bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    if is_bare { name.to_owned() } else { format!("{name:?}") }
 }

@@ -60,14 +60,15 @@ impl Destination {
     pub fn masked(&self, request: &Request) -> Request {
         let (secrets, own) = (self.secrets(), self.auth.header_names());
         let is_plain = |(name, _): &&(String, String)| name != "content-encoding";
-        let header = |(name, value): &(String, String)| {
-            let is_masked = CREDENTIAL_HEADERS.contains(&name.as_str()) || own.contains(&name.as_str());
-            (name.clone(), if is_masked { MASK.to_owned() } else { secrets.redact(value) })
-        };
         let body = request.plain_body().map(|body| secrets.redact(&String::from_utf8_lossy(&body)).into());
         Request {
             url: secrets.redact(&self.auth.without_secrets(&without_user(&request.url))),
-            headers: request.headers.iter().filter(is_plain).map(header).collect(),
+            headers: request
+                .headers
+                .iter()
+                .filter(is_plain)
+                .map(|header| masked_header(header, &own, &secrets))
+                .collect(),
             body,
             ..request.clone()
         }
@@ -75,13 +76,9 @@ impl Destination {
 
     fn sent(&self, rule: &Rule, item: &Item, items: usize) -> SentRequest {
         let secrets = self.secrets();
-        let header = |(name, value): (String, String)| {
-            let is_masked = CREDENTIAL_HEADERS.contains(&name.as_str());
-            (name, if is_masked { MASK.to_owned() } else { secrets.redact(&value) })
-        };
         let content_type = item.body.as_ref().map(|_| rule.request.encoding.content_type());
         let headers = self.request_headers(&item.address, content_type);
-        let mut headers: Vec<_> = headers.into_iter().map(header).collect();
+        let mut headers: Vec<_> = headers.iter().map(|header| masked_header(header, &[], &secrets)).collect();
         let mut url = secrets.redact(&without_user(&item.address.url));
         self.auth.apply_masked(&mut url, &mut headers);
         SentRequest {
@@ -101,6 +98,12 @@ impl Destination {
         forms.dedup();
         Secrets { forms }
     }
+}
+
+/// A header without what proves who we are: its own credentials, those of `own` names, and secrets in its value.
+fn masked_header((name, value): &(String, String), own: &[&str], secrets: &Secrets) -> (String, String) {
+    let is_masked = CREDENTIAL_HEADERS.contains(&name.as_str()) || own.contains(&name.as_str());
+    (name.clone(), if is_masked { MASK.to_owned() } else { secrets.redact(value) })
 }
 
 // === impl Secrets ===

@@ -10,6 +10,7 @@ use super::{End, Performance, read, rehearse};
 use crate::attempt::{DestinationName, Outcome};
 use crate::config::{self, Code, Diagnostic, Missing, Staged, Suggestion, literal, place_of, pretty};
 use crate::event::SourceName;
+use crate::expr::cut;
 use crate::plan::case::{Case, Expectation, Fate, Script, Written};
 use crate::plan::{Destination, Reply};
 
@@ -196,15 +197,7 @@ fn failure(span: Range<usize>, message: impl Into<String>) -> Diagnostic {
 
 fn drawn(text: &str, mismatch: &Mismatch) -> Diagnostic {
     let Mismatch { expected, way, actual, message } = mismatch;
-    let actual = actual.as_ref().map(|actual| excerpt(&actual.to_string()));
+    let actual = actual.as_ref().map(|actual| cut(&actual.to_string(), TOLD_CHARS_MAX));
     let label = actual.map_or_else(|| "is not there".to_owned(), |actual| format!("is {actual}"));
     failure(place_of(text, expected), format!("{}: {message}", told(way))).label(label)
-}
-
-fn excerpt(text: &str) -> String {
-    let mut short: String = text.chars().take(TOLD_CHARS_MAX).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
 }

@@ -8,6 +8,7 @@ use super::events::{Example, Pair, Tally};
 use super::{Outcome, Row};
 use crate::cli::ask::{clean, counted};
 use crate::config::{Edit, Section};
+use crate::expr::cut;
 use crate::plan::case::Step;
 use crate::rehearse::change::{Difference, Effect};
 use crate::rehearse::compare;
@@ -143,8 +144,8 @@ fn of_requests(effect: Effect, example: &Example) -> Vec<String> {
 fn head(sign: char, request: &Json) -> String {
     let text = |key: &str| request[key].as_str();
     match (text("method"), text("url")) {
-        (Some(method), Some(url)) => format!("{sign} {method} {}", excerpt(url)),
-        _ => format!("{sign} {}", excerpt(&request["body"].to_string())),
+        (Some(method), Some(url)) => format!("{sign} {method} {}", cut(url, TOLD_CHARS_MAX)),
+        _ => format!("{sign} {}", cut(&request["body"].to_string(), TOLD_CHARS_MAX)),
     }
 }
 
@@ -154,16 +155,11 @@ fn difference(difference: &Difference, is_alone: bool) -> String {
         [Step::Element(0), rest @ ..] if is_alone => compare::told(rest).trim_start_matches("requests.").to_owned(),
         _ => compare::told(way),
     };
-    let value = |value: &Json| excerpt(&value.to_string());
+    let value = |value: &Json| cut(&value.to_string(), TOLD_CHARS_MAX);
     match (old, new) {
         (Some(old), Some(new)) => format!("~ {path}: {} → {}", value(old), value(new)),
         (None, Some(new)) => format!("+ {path}: {}", value(new)),
         (Some(old), None) => format!("- {path}: {}", value(old)),
         (None, None) => path,
     }
-}
-
-fn excerpt(text: &str) -> String {
-    let short: String = text.chars().take(TOLD_CHARS_MAX).collect();
-    if short.len() < text.len() { short + "…" } else { short }
 }

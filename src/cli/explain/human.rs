@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::super::ask::clean;
+use super::super::ask::{clean, counted};
 use super::{Of, Told, curl};
+use crate::expr::cut;
 use crate::plan::case::Fate;
 use crate::plan::explain::{Asked, Before, FieldExplained, RuleExplained, Wants};
 use crate::rehearse::shown;
@@ -147,7 +148,7 @@ fn field_told(told: &Told, field: &FieldExplained, rule: &str, out: &mut String)
     let place = told.places.find(&field.place);
     let written = place.as_ref().map(|place| place.written.replace('\n', " ")).unwrap_or_default();
     let value = match &field.value {
-        Ok(Some(value)) => format!("= {}", short(&value.to_string())),
+        Ok(Some(value)) => format!("= {}", cut(&value.to_string(), VALUE_CHARS_MAX)),
         Ok(None) => "is missing, and left out".to_owned(),
         Err(error) => format!("fails: {error}"),
     };
@@ -158,16 +159,4 @@ fn field_told(told: &Told, field: &FieldExplained, rule: &str, out: &mut String)
 
 fn at(told: &Told, path: &str) -> String {
     told.places.find(path).map(|place| place.in_file(&told.file)).unwrap_or_default()
-}
-
-fn short(text: &str) -> String {
-    let mut short: String = text.chars().take(VALUE_CHARS_MAX).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
