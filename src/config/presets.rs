@@ -26,6 +26,7 @@ pub const PRESETS: &[Preset] = presets! {
     "bigquery"
     "braze"
     "clickhouse"
+    "customerio-batch"
     "customerio"
     "datadog"
     "elasticsearch"

@@ -455,11 +455,17 @@ const META_WITHOUT_PRODUCTS: Shipped = Shipped {
 };
 
 const CUSTOMERIO: Shipped = Shipped {
-    event: r#"{"type":"identify","userId":"u/1","anonymousId":"a1","timestamp":"2026-01-02T03:04:05Z","traits":{"plan":"pro","email":"a@b.c","createdAt":"2025-01-01T00:00:00Z"},"context":{"device":{"type":"iOS"}}}"#,
-    lets: &[("id", "{{ coalesce(userId, traits.email, context.traits.email) }}"), ("at", "{{ timestamp | unix }}")],
+    event: r#"{"type":"identify","messageId":"m1","userId":"u/1","anonymousId":"a1","timestamp":"2026-01-02T03:04:05Z","traits":{"plan":"pro","email":"a@b.c","createdAt":"2025-01-01T00:00:00Z"},"context":{"device":{"type":"iOS"}}}"#,
+    lets: &[
+        ("id", "{{ coalesce(userId, traits.email if type == 'identify', context.traits.email) | text }}"),
+        ("at", "{{ timestamp | unix }}"),
+        ("ulid", "0{{ messageId | md5 | upper | clip(25) }}"),
+    ],
     fields: &[
         ("{{ id }}", r#""u/1""#),
         ("{{ not id }}", "false"),
+        ("{{ {'email': id} if '@' in id else {'id': id} }}", r#"{"id":"u/1"}"#),
+        ("{{ ulid }}", r#""0AE7BE26CDAA742CA148068D5A""#),
         ("{{ traits | omit('createdAt') }}", r#"{"plan":"pro","email":"a@b.c"}"#),
         ("{{ coalesce(traits.created_at, traits.createdAt) | unix }}", "1735689600"),
         ("{{ at }}", "1767323045"),
