@@ -63,9 +63,19 @@ fn checked_name(findings: &Findings<'_>, written: &str, span: &Range<usize>) -> 
     Some(name)
 }
 
+/// Whether a header that others wrote can be sent.
+pub(super) fn is_header(name: &str, value: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    is_token(&name) && !CLIENTS_OWN.contains(&name.as_str()) && !value.contains(is_unsendable)
+}
+
+fn is_unsendable(c: char) -> bool {
+    c.is_control() && c != '\t'
+}
+
 /// Checks what can be known of a header's value.
 pub(super) fn header_value(findings: &Findings<'_>, field: &Field<'_>, value: &str) {
-    if value.contains(|c: char| c.is_control() && c != '\t') {
+    if value.contains(is_unsendable) {
         let message =
             format!("the value of the header `{}` holds a line break or another control character", field.name);
         findings.add(field.error(Code::BadHeader, message));

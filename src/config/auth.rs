@@ -1,7 +1,7 @@
 //! `auth`: exactly one way to prove who we are, settled when the file is read.
 
 mod aws;
-mod google;
+pub(super) mod google;
 pub(super) mod hmac;
 pub(super) mod oauth2;
 
@@ -67,7 +67,7 @@ fn read_kind(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Auth> {
             source.map(|source| Auth::Token(Arc::new(source)))
         }
         // Where the credentials are not known there is no key to sign with, and nobody to ask.
-        _ => Some(match expressions.without_assuming(|| google::read(expressions, kind)) {
+        _ => Some(match google::read(expressions, kind) {
             Some(source) => Auth::Token(Arc::new(source)),
             None => Auth::Bearer(UNKNOWN.to_owned()),
         }),

@@ -81,7 +81,7 @@ codes! {
         BadPath "bad-path": "A path of a URL, a file, a folder or a socket cannot be used", "Write it as the message says";
         BadUrl "bad-url": "The value is not a URL with scheme and host", "Write `https://`, a host, and what follows";
         BadHeader "bad-header": "A header's name or value cannot be sent, or is set twice", "Rename it, or leave it to the HTTP client or to `auth`";
-        BadKey "bad-key": "A key or a service account cannot be used to sign", "Look at how it is encoded, and whether it is all there; what it says is never shown";
+        BadKey "bad-key": "A key cannot be used to sign, or Google's credentials cannot be used", "Look at how it is encoded, and whether it is all there; what it says is never shown";
         PathAfterQuery "path-after-query": "`path` would be appended behind the `?` of `url`", "Put the parameters into `query`";
         HostFromEvent "host-from-event": "An event could choose where it is sent", "Write scheme and host as constants; events may shape what follows the host's `/`";
         BadJson "bad-json": "A string that holds JSON cannot be read as JSON", "Correct it where the caret points";
@@ -122,6 +122,7 @@ codes! {
     }
     Note {
         MayRepeat "may-repeat": "A request may be sent twice, and nothing in it says that it is the same event", "Give the service `{{ messageId }}` as its idempotency key, if it knows one";
+        CredentialsFound "credentials-found": "The file says nothing of who we are at Google, so the application default credentials were looked for", "Give `credentials`, if others are meant";
         LooksEverywhere "looks-everywhere": "A path with `..` looks at every value of every event", "Name the path, if it is known";
     }
 }

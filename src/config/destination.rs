@@ -548,7 +548,8 @@ impl Definitions {
         all.used_at.extend(shared.map(|name| name.span().start));
         for name in env.into_iter().flat_map(DeTable::keys) {
             let free = || uses.env.iter().filter(|other| env.is_some_and(|env| !env.contains_key(other.as_str())));
-            all.note(name, uses.env.contains(name.get_ref().as_ref()), || {
+            let variable = name.get_ref().as_ref();
+            all.note(name, uses.env.contains(variable) || uses.found.contains_key(variable), || {
                 let message = format!("no expression of this destination reads `env.{}`", name.get_ref());
                 let warning = Diagnostic::warning(Code::Unused, name.span(), message);
                 warning.did_you_mean(nearest(name.get_ref(), free().map(String::as_str)))
@@ -759,6 +760,7 @@ pub(super) fn add_uses(hash: &mut Fingerprint, around: &Surroundings<'_>, uses: 
     for path in &uses.files {
         hash.add(path).add(around.expressions.file(path));
     }
+    hash.add(&uses.found);
 }
 
 fn fingerprint(around: &Surroundings<'_>, table: &Table<'_>, uses: &Uses) -> u64 {

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub(super) struct Uses {
     pub files: BTreeSet<String>,
     /// Tables; `*` when one is chosen by an event.
     pub tables: BTreeSet<String>,
+    /// What was looked up around the file without an expression that says so: variables and files, and what they hold.
+    pub found: BTreeMap<String, Option<String>>,
     /// `let` names.
     pub lets: BTreeSet<String>,
     /// Whether anything depends on an event.
@@ -257,6 +260,25 @@ impl<'a> Expressions<'a> {
             Some(renamed) => renamed.value.clone(),
             None => self.environment.variables.get(name).cloned(),
         }
+    }
+
+    /// The value of a variable that no expression names, if it is there and not empty.
+    pub(super) fn look_up(&self, name: &str) -> Option<String> {
+        let value = self.variable(name).filter(|value| !value.is_empty());
+        self.uses.borrow_mut().found.insert(name.to_owned(), value.clone());
+        value
+    }
+
+    /// The content of a file that no expression names.
+    pub(super) fn look_into(&self, path: &str) -> io::Result<String> {
+        let content = (self.environment.read_file)(Path::new(path));
+        self.uses.borrow_mut().found.insert(path.to_owned(), content.as_ref().ok().cloned());
+        content
+    }
+
+    /// Whether there are files of the user's where the file is to run.
+    pub(super) fn has_files(&self) -> bool {
+        self.environment.target.has_files()
     }
 
     /// The variable of the process to blame for one that is not set, or empty.

@@ -4,7 +4,10 @@
 //! that sign do so afresh for every try, with the time they are given. A token that has to be asked for is only named here
 //! ([`TokenSource`]): whoever sends the request has it fetched.
 
+mod asking;
 pub mod aws;
+pub mod external;
+pub mod google;
 pub mod hmac;
 pub mod token;
 

@@ -1,6 +1,7 @@
 //! Any HTTP API: one client, and so one pool of connections, per destination.
 
 use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,11 +10,13 @@ use jiff::Timestamp;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response};
 use rustls::ClientConfig;
+use tokio::fs::File;
+use tokio::io::AsyncReadExt as _;
 
 use super::token::Tokens;
 use super::{Sink, SinkError};
 use crate::attempt::{Failure, Reason};
-use crate::plan::auth::token::TokenSource;
+use crate::plan::auth::token::{Answer, Question, TokenSource};
 use crate::plan::{Reply, Request};
 
 /// A destination's HTTP client.
@@ -34,6 +37,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// What stands for a token in an answer.
 const TOKEN_MASK: &str = "[secret]";
+
+/// Bytes of a file that are read for a token: what is longer goes into no header.
+const TOKEN_BYTES_MAX: u64 = 64 << 10;
 
 /// Bytes of a reply that are read: enough for the verdicts on the items of the largest batch.
 const REPLY_BYTES_MAX: usize = 4 << 20;
@@ -67,7 +73,7 @@ impl Http {
     async fn with_token(&self, source: &TokenSource, request: Request, now: Timestamp) -> Reply {
         let mut tries = 0;
         loop {
-            let given = self.tokens.get(source, now, request.timeout, async |request| self.once(request).await).await;
+            let given = self.tokens.get(source, now, request.timeout, |question| self.answer(question)).await;
             let given = match given {
                 Ok(given) => given,
                 Err(reply) => return reply,
@@ -81,6 +87,14 @@ impl Http {
             if given.is_new || tries == 2 {
                 return without(reply, &given.value);
             }
+        }
+    }
+
+    /// Finds out what is needed for a token.
+    async fn answer(&self, question: Question) -> Answer {
+        match question {
+            Question::Ask(request) => Answer::Heard(self.once(*request).await),
+            Question::Read(path) => Answer::Read(read_text(&path).await.map_err(|error| error.to_string())),
         }
     }
 
@@ -134,6 +148,13 @@ fn without(reply: Reply, token: &str) -> Reply {
 fn headers(response: &Response) -> Vec<(String, String)> {
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     response.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect()
+}
+
+/// A small text of this machine.
+async fn read_text(path: &str) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path).await?.take(TOKEN_BYTES_MAX).read_to_string(&mut text).await?;
+    Ok(text)
 }
 
 async fn read(mut response: Response) -> Result<Bytes, reqwest::Error> {

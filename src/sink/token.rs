@@ -8,14 +8,14 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 
-use crate::plan::auth::token::{Token, TokenSource};
-use crate::plan::{Reply, Request};
+use crate::plan::Reply;
+use crate::plan::auth::token::{Answer, Occasion, Question, Step, Token, TokenSource};
 
 /// The token of one destination.
 #[derive(Default)]
 pub(super) struct Tokens {
     held: Mutex<Held>,
-    /// How often an endpoint has answered.
+    /// How often a token was asked for to the end.
     answers: AtomicU64,
 }
 
@@ -48,12 +48,12 @@ impl Tokens {
     ///
     /// # Errors
     /// What the request that needs the token has to hear instead.
-    pub(super) async fn get(
+    pub(super) async fn get<A: Future<Output = Answer>>(
         &self,
         source: &TokenSource,
         now: Timestamp,
         timeout: Duration,
-        ask: impl AsyncFnOnce(Request) -> Reply,
+        ask: impl Fn(Question) -> A,
     ) -> Result<Given, Reply> {
         let answers_before = self.answers.load(Ordering::Acquire);
         let mut held = self.held.lock().await;
@@ -65,9 +65,10 @@ impl Tokens {
         {
             return Err(failure.clone());
         }
-        let reply = ask(source.request(held.refresh_token.as_deref(), now, timeout)).await;
+        let occasion = Occasion { refresh_token: held.refresh_token.as_deref(), now, timeout };
+        let token = token(source, occasion, ask).await;
         self.answers.fetch_add(1, Ordering::Release);
-        held.take(source.read(&reply, now), now)
+        held.take(token, now)
     }
 
     /// Forgets a token that was refused, unless there is another by now.
@@ -80,6 +81,21 @@ impl Tokens {
 
     fn has_answered_since(&self, answers: u64) -> bool {
         self.answers.load(Ordering::Acquire) != answers
+    }
+}
+
+/// Asks one question after the other until there is a token, or none to be had.
+async fn token<A: Future<Output = Answer>>(
+    source: &TokenSource,
+    occasion: Occasion<'_>,
+    ask: impl Fn(Question) -> A,
+) -> Result<Token, Reply> {
+    let mut answers = Vec::new();
+    loop {
+        match source.step(&answers, occasion)? {
+            Step::Ask(question) => answers.push(ask(question).await),
+            Step::Given(token) => return Ok(token),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::{env, fs, io};
 
 use libroseg::config::{self, Diagnostic, Environment, Style, Target, Unset};
 
-const VARIABLES: [(&str, &str); 16] = [
+const VARIABLES: [(&str, &str); 17] = [
     ("WRITE_KEY", "the-write-key"),
     ("WRITE_KEY_COPY", "the-write-key"),
     ("CRM_URL", "https://crm.example.com/api"),
@@ -29,6 +29,7 @@ const VARIABLES: [(&str, &str); 16] = [
     ("GOOGLE_BROKEN", r#"{ "type": "service_account", "client_email": "a@b.c", "private_key": "no-key" }"#),
     ("GOOGLE_TYPELESS", r#"{ "type": "the-secret-itself" }"#),
     ("GOOGLE_ELSEWHERE", r#"{ "type": "service_account", "private_key": "no-key", "token_uri": "ftp://secret" }"#),
+    ("GOOGLE_FILE", include_str!("../fixtures/auth/external-file.json")),
     ("EMPTY", ""),
 ];
 
@@ -36,8 +37,18 @@ fn read_file(path: &Path) -> io::Result<String> {
     match path.to_str() {
         Some("/run/secrets/crm") => Ok("the-secret-of-a-file\n".to_owned()),
         Some("wrong.schema.json") => Ok(r#"{ "properties": { "a": { "type": "nunber" } } }"#.to_owned()),
+        Some("/home/jane/.config/gcloud/application_default_credentials.json") => credentials("user"),
+        Some("/run/gcloud/application_default_credentials.json") => credentials("external-user"),
+        Some("/run/gcloud-half/application_default_credentials.json") => credentials("no-type"),
+        Some(path) if path.starts_with("/run/google/") => credentials(&path["/run/google/".len()..]),
         _ => Err(io::Error::new(io::ErrorKind::NotFound, "no such file")),
     }
+}
+
+/// Credentials of Google's, right and wrong.
+fn credentials(name: &str) -> io::Result<String> {
+    let all: serde_json::Value = serde_json::from_str(include_str!("../fixtures/auth/google.json"))?;
+    all.get(name).map(ToString::to_string).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// Compiles a text the way the fixture's name says.

@@ -1,41 +1,71 @@
-//! `auth.google`: a token of Google's, for a service account.
+//! `auth.google`: a token of Google's, for whoever the credentials say we are.
+//!
+//! Whatever else has credentials of Google's asks [`token_source`] as well. Without credentials the application default
+//! credentials are looked for, unless variables are only assumed to be set: then nothing of this machine counts.
 
-use ring::rand::SystemRandom;
-use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{PrivatePkcs1KeyDer, PrivatePkcs8KeyDer};
-use serde_json::Value as Json;
-use url::Url;
+mod identity;
+
+use std::ops::Range;
 
 use super::{UNKNOWN, constant, secret, words};
 use crate::config::codes::Code;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::expressions::Expressions;
 use crate::config::table::{Field, Table};
-use crate::plan::auth::token::{ServiceAccount, TokenSource, Wants};
+use crate::plan::auth::google::{Google, Identity, METADATA_HOST, Wants};
+use crate::plan::auth::token::TokenSource;
+use identity::{Mistake, Reader};
 
-/// Who gives tokens when the credentials do not say.
-const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
+/// The variable that names a file of credentials
+/// (<https://cloud.google.com/docs/authentication/application-default-credentials>, read 2026-11-26).
+const CREDENTIALS_FILE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 
-/// What Google's other credentials are called. What stands there otherwise may be anything, and is not told.
-const OTHER_TYPES: [&str; 4] =
-    ["authorized_user", "external_account", "external_account_authorized_user", "impersonated_service_account"];
+/// What gcloud calls the file that `gcloud auth application-default login` writes (<https://google.aip.dev/auth/4110>, read
+/// 2026-11-26).
+const WELL_KNOWN_FILE: &str = "application_default_credentials.json";
 
-/// Reads the credentials; `None` also where they are not known.
+/// Says where the metadata server is (<https://google.aip.dev/auth/4115>, read 2026-11-26).
+const METADATA_VARIABLE: &str = "GCE_METADATA_HOST";
+
+/// Reads `google`; `None` also where the credentials are not known.
 pub(super) fn read(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<TokenSource> {
     let table = field.table("`google`")?;
-    let help = "write `credentials = \"{{ file('/run/secrets/google.json') }}\"`";
-    let credentials = table.require("credentials", help);
-    let text = credentials.as_ref().and_then(|field| secret(expressions, field));
+    let credentials = table.get("credentials");
     let wants = wants(expressions, &table);
-    let subject = table.get("subject").and_then(|field| constant(expressions, &field));
+    let subject = table.get("subject");
     table.finish();
-    let (wants, field, text) = (wants?, credentials?, text.filter(|text| text != UNKNOWN)?);
-    let account = account(&text).map_err(|why| {
-        let error = field.error(Code::BadKey, format!("`credentials` {why}"));
-        expressions.findings.add(error.help("a service account's JSON is wanted; what is there is not shown"));
-    });
-    Some(TokenSource::Google(Box::new(ServiceAccount { wants, subject, ..account.ok()? })))
+    token_source(expressions, field.key_span(), credentials.as_ref(), wants?, subject.as_ref())
+}
+
+/// Who gives tokens for `credentials` of Google's, which are JSON; missing or empty, the application default credentials
+/// are looked for, and a note `at` a place of the file tells what was found.
+///
+/// `None`: there is a mistake, which was told, or nothing is known of them here; requests then show `Bearer ***`.
+pub(in crate::config) fn token_source(
+    expressions: &Expressions<'_>,
+    at: Range<usize>,
+    credentials: Option<&Field<'_>>,
+    wants: Wants,
+    subject: Option<&Field<'_>>,
+) -> Option<TokenSource> {
+    // Nobody is asked for a token where only assumptions are made, so nothing is missing there.
+    expressions.without_assuming(|| {
+        let text = credentials.map(|field| secret(expressions, field));
+        let subject = subject.map(|field| Some((field.key_span(), constant(expressions, field)?)));
+        let (text, subject) = (text.unwrap_or_else(|| Some(String::new()))?, subject.unwrap_or(None));
+        let identity = match credentials {
+            _ if text == UNKNOWN => None,
+            Some(field) if !text.is_empty() => given(expressions, field, &text),
+            Some(_) | None if expressions.is_lenient() => None,
+            Some(_) | None => application_default(expressions, at.clone()),
+        }?;
+        let (place, subject) = subject.map_or((at, None), |(place, subject)| (place, Some(subject)));
+        if let Some(why) = identity.refuses(&wants, subject.is_some()) {
+            expressions.findings.add(Diagnostic::error(Code::BadValue, place, why));
+            return None;
+        }
+        Some(TokenSource::Google(Box::new(Google { identity, wants, subject })))
+    })
 }
 
 /// `scope` or `audience`.
@@ -55,43 +85,99 @@ fn wants(expressions: &Expressions<'_>, table: &Table<'_>) -> Option<Wants> {
     }
 }
 
-/// A service account from its JSON; else why not, without a word of it.
-fn account(text: &str) -> Result<ServiceAccount, String> {
-    let json: Json = serde_json::from_str(text).map_err(|_| "are not JSON".to_owned())?;
-    match json["type"].as_str() {
-        Some("service_account") => {}
-        Some(other) if OTHER_TYPES.contains(&other) => return Err(format!("are of the type `{other}`")),
-        Some(_) | None => return Err("do not say `\"type\": \"service_account\"`".to_owned()),
-    }
-    let given = |key: &str| json[key].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let needed = |key: &str| given(key).ok_or_else(|| format!("have no `{key}`"));
-    let secret = needed("private_key")?;
-    let token_url = given("token_uri").unwrap_or_else(|| TOKEN_URL.to_owned());
-    let is_url = Url::parse(&token_url).is_ok_and(|url| matches!(url.scheme(), "https" | "http"));
-    if !is_url {
-        return Err("have a `token_uri` that is not a URL".to_owned());
-    }
-    Ok(ServiceAccount {
-        email: needed("client_email")?,
-        key_id: given("private_key_id"),
-        key: key(&secret).ok_or("have a `private_key` that is not an RSA key in PEM")?,
-        secret,
-        token_url,
-        wants: Wants::Scope(String::new()),
-        subject: None,
-    })
+/// Who the file says we are.
+fn given(expressions: &Expressions<'_>, field: &Field<'_>, text: &str) -> Option<Identity> {
+    let told = |mistake: Mistake| {
+        let message = format!("`credentials` {}", mistake.why);
+        let help = if looks_like_path(text) {
+            "the JSON itself is wanted; if this is its path, write `\"{{ file('…') }}\"`"
+        } else {
+            "JSON that Google or gcloud wrote is wanted; what is there is not shown"
+        };
+        expressions.findings.add(if mistake.is_of_target {
+            field.error(Code::NotOnTarget, message).help("a `credential_source.url` can be asked from there")
+        } else {
+            field.error(Code::BadKey, message).help(help)
+        });
+    };
+    Reader::new(expressions).read(text).map_err(told).ok()
 }
 
-/// The key, after it has signed something.
-fn key(pem: &str) -> Option<RsaKeyPair> {
-    let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes());
-    let pkcs1 = PrivatePkcs1KeyDer::from_pem_slice(pem.as_bytes());
-    let key = match (pkcs8, pkcs1) {
-        (Ok(der), _) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).ok()?,
-        (_, Ok(der)) => RsaKeyPair::from_der(der.secret_pkcs1_der()).ok()?,
-        (Err(_), Err(_)) => return None,
-    };
-    let mut signature = vec![0; key.public().modulus_len()];
-    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), b"", &mut signature).ok()?;
-    Some(key)
+fn looks_like_path(text: &str) -> bool {
+    let is_json = text.trim_start().starts_with(['{', '[', '"']);
+    !is_json && !text.contains('\n') && (text.contains(['/', '\\']) || text.starts_with('~'))
+}
+
+// --- application default credentials
+
+/// Who we are where the file does not say, in Google's order: a file that a variable names, gcloud's own file, the
+/// machine.
+fn application_default(expressions: &Expressions<'_>, at: Range<usize>) -> Option<Identity> {
+    let error = |code, message: String| expressions.findings.add(Diagnostic::error(code, at.clone(), message));
+    let named = expressions.look_up(CREDENTIALS_FILE);
+    if !expressions.has_files() {
+        let error = Diagnostic::error(Code::NotOnTarget, at, "the function has no credentials of Google's of its own");
+        expressions.findings.add(error.help("write `credentials = \"{{ env.NAME }}\"`"));
+        return None;
+    }
+    if let Some(path) = named {
+        if path.trim_start().starts_with('{') {
+            let message = format!("{CREDENTIALS_FILE} must be the path of a file, not what is in it");
+            let error = Diagnostic::error(Code::BadKey, at, message);
+            let help = format!("write `credentials = \"{{{{ env.{CREDENTIALS_FILE} }}}}\"`");
+            expressions.findings.add(error.help(help));
+            return None;
+        }
+        return match expressions.look_into(&path) {
+            Ok(text) => in_file(expressions, at, &path, &text),
+            Err(why) => {
+                error(Code::UnreadableFile, format!("cannot read {path}, which {CREDENTIALS_FILE} names: {why}"));
+                None
+            }
+        };
+    }
+    let well_known = well_known_file(expressions);
+    match well_known.as_ref().map(|path| (path, expressions.look_into(path))) {
+        Some((path, Ok(text))) => in_file(expressions, at, path, &text),
+        Some((_, Err(_))) | None => Some(of_machine(expressions, at, well_known.as_deref())),
+    }
+}
+
+fn in_file(expressions: &Expressions<'_>, at: Range<usize>, path: &str, text: &str) -> Option<Identity> {
+    match Reader::new(expressions).read(text) {
+        Ok(identity) => {
+            let message = format!("application default credentials: {} in {path}", identity::kind(&identity));
+            expressions.findings.add(Diagnostic::note(Code::CredentialsFound, at, message));
+            Some(identity)
+        }
+        Err(mistake) => {
+            let message = format!("the application default credentials in {path} {}", mistake.why);
+            let error = Diagnostic::error(Code::BadKey, at, message);
+            expressions.findings.add(error.help("`gcloud auth application-default login` writes such a file"));
+            None
+        }
+    }
+}
+
+/// Whether there is a metadata server turns out when it is asked.
+fn of_machine(expressions: &Expressions<'_>, at: Range<usize>, well_known: Option<&str>) -> Identity {
+    let host = expressions.look_up(METADATA_VARIABLE).unwrap_or_else(|| METADATA_HOST.to_owned());
+    let message = format!("application default credentials: those of this machine, by {host}");
+    let note = Diagnostic::note(Code::CredentialsFound, at, message);
+    expressions.findings.add(note.help(match well_known {
+        Some(path) => format!("{CREDENTIALS_FILE} is not set, and {path} cannot be read"),
+        None => format!("{CREDENTIALS_FILE} is not set, and there is no folder of gcloud's: HOME is not set"),
+    }));
+    Identity::Metadata { host }
+}
+
+/// Where gcloud keeps what `gcloud auth application-default login` writes.
+fn well_known_file(expressions: &Expressions<'_>) -> Option<String> {
+    let folder = expressions.look_up("CLOUDSDK_CONFIG").or_else(|| {
+        if cfg!(windows) {
+            return expressions.look_up("APPDATA").map(|folder| format!("{folder}\\gcloud"));
+        }
+        expressions.look_up("HOME").map(|home| format!("{home}/.config/gcloud"))
+    })?;
+    Some(format!("{folder}{}{WELL_KNOWN_FILE}", if cfg!(windows) { '\\' } else { '/' }))
 }

@@ -431,7 +431,7 @@ fn auth() -> Section {
         key("query", Shape::Table("`auth` by name"), "query parameters by name"),
         key("hmac", Shape::Table("`hmac`"), "a signature over the body"),
         key("oauth2", Shape::Table("`oauth2`"), "a token of an endpoint that speaks OAuth 2"),
-        key("google", Shape::Table("`google`"), "a token of Google's, for a service account"),
+        key("google", Shape::Table("`google`"), "a token of Google's, for whoever we are there"),
         key("aws", Shape::Table("`aws`"), "a signature as AWS wants it"),
     ];
     section("`auth`", "", "What proves who we are: exactly one of these.", keys)
@@ -476,12 +476,12 @@ fn oauth2_params() -> Section {
 
 fn google() -> Section {
     let keys = vec![
-        key("credentials", text("string", ""), "the JSON of a service account's key, as text").must_be_given(),
+        key("credentials", text("string", ""), "JSON that Google or gcloud wrote, as text: a service account's key, an external account, …").otherwise("application default credentials"),
         key("scope", some(text("string", "")), "what the access token is for; must be given without `audience`"),
         key("audience", text("string", ""), "instead of `scope`: an ID token for this audience, as Cloud Run wants it"),
         key("subject", text("string", ""), "the person of the domain on whose behalf we act").otherwise("the account itself"),
     ];
-    section("`google`", "", "A token of Google's for a service account, kept and replaced before it ends.", keys)
+    section("`google`", "", "A token of Google's, kept and replaced before it ends.", keys)
 }
 
 fn aws() -> Section {

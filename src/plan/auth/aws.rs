@@ -44,12 +44,21 @@ const SESSION_TOKEN: &str = "x-amz-security-token";
 impl Aws {
     /// Adds the signature and the headers that go with it.
     pub(super) fn sign(&self, request: &mut Request, now: Timestamp) -> Result<(), EvalError> {
-        let url = Url::parse(&request.url)
-            .map_err(|error| EvalError { message: format!("not a URL: {error}"), range: None })?;
-        let time = now.strftime("%Y%m%dT%H%M%SZ").to_string();
-        let content = hex(&Sha256::digest(request.body.as_deref().unwrap_or_default()));
         // S3 wants the hash, the others take it.
-        request.headers.push((CONTENT_HASH.to_owned(), content.clone()));
+        request.headers.push((CONTENT_HASH.to_owned(), content_hash(request)));
+        self.sign_with(request, now)
+    }
+
+    /// The same for somebody who passes the request on and knows its headers: `host` is there, the body's hash is not.
+    pub(super) fn sign_bare(&self, request: &mut Request, now: Timestamp) -> Result<(), EvalError> {
+        request.headers.push(("host".to_owned(), host(&parsed(&request.url)?)));
+        self.sign_with(request, now)
+    }
+
+    fn sign_with(&self, request: &mut Request, now: Timestamp) -> Result<(), EvalError> {
+        let url = parsed(&request.url)?;
+        let time = now.strftime("%Y%m%dT%H%M%SZ").to_string();
+        let content = content_hash(request);
         request.headers.push((DATE.to_owned(), time.clone()));
         request.headers.extend(self.session_token.iter().map(|token| (SESSION_TOKEN.to_owned(), token.clone())));
         let path = if self.service.starts_with("s3") { path_once(url.path()) } else { path_twice(url.path()) };
@@ -86,6 +95,14 @@ impl Aws {
         let secret = format!("AWS4{}", self.secret_access_key).into_bytes();
         [day, &self.region, &self.service, "aws4_request"].into_iter().fold(secret, |key, piece| mac(&key, piece))
     }
+}
+
+fn parsed(url: &str) -> Result<Url, EvalError> {
+    Url::parse(url).map_err(|error| EvalError { message: format!("not a URL: {error}"), range: None })
+}
+
+fn content_hash(request: &Request) -> String {
+    hex(&Sha256::digest(request.body.as_deref().unwrap_or_default()))
 }
 
 fn mac(key: &[u8], text: &str) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! Tokens that have to be asked for: whom to ask, with what, and what the answer means.
 //!
-//! Pure: the question is a [`Request`], the answer a [`Reply`]. Who asks, and for how long an answer is kept, is the
-//! sink's business.
+//! Pure: what to find out next follows from the answers so far, from [`Question`] to [`Answer`] until a [`Token`] is there.
+//! Who asks, and for how long a token is kept, is the sink's business.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,23 +9,58 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64_URL};
 use jiff::{SignedDuration, Timestamp};
-use ring::rand::SystemRandom;
-use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
-use serde_json::{Value as Json, json};
-use url::form_urlencoded;
+use serde_json::Value as Json;
 
-use super::super::judge::failure_of;
 use super::super::{Reply, Request};
 use super::AUTHORIZATION;
-use crate::attempt::{Failure, Reason};
+use super::asking::{Asking, Stop};
+use super::google::Google;
 use crate::expr::percent_encode;
 
 /// Where the tokens of one destination come from.
 pub enum TokenSource {
     /// An endpoint that speaks OAuth 2 (RFC 6749).
     OAuth2(OAuth2),
-    /// Google, for a service account.
-    Google(Box<ServiceAccount>),
+    /// Google, for whoever we are there.
+    Google(Box<Google>),
+}
+
+/// What has to be found out on the way to a token.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Question {
+    /// What somebody answers.
+    Ask(Box<Request>),
+    /// What is in a file of this machine, now.
+    Read(String),
+}
+
+/// What was found out.
+#[derive(Clone, PartialEq)]
+pub enum Answer {
+    /// By asking.
+    Heard(Reply),
+    /// By reading: the text, or why there is none.
+    Read(Result<String, String>),
+}
+
+/// Where the answers so far have led to.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Step {
+    /// To another question.
+    Ask(Question),
+    /// To the token.
+    Given(Token),
+}
+
+/// When a token is asked for. It stays the same from the first question to the token.
+#[derive(Clone, Copy, Debug)]
+pub struct Occasion<'a> {
+    /// The refresh token that an earlier answer gave, if one did.
+    pub refresh_token: Option<&'a str>,
+    /// The time.
+    pub now: Timestamp,
+    /// The longest one question may take.
+    pub timeout: Duration,
 }
 
 /// How a token endpoint is asked.
@@ -64,32 +99,8 @@ pub enum ClientStyle {
     Body,
     /// Into `Authorization: Basic`.
     Basic,
-}
-
-/// A service account of Google's.
-pub struct ServiceAccount {
-    /// Its address.
-    pub email: String,
-    /// Which of its keys it is.
-    pub key_id: Option<String>,
-    /// The key.
-    pub key: RsaKeyPair,
-    /// The key as text: never told.
-    pub secret: String,
-    /// The endpoint.
-    pub token_url: String,
-    /// What is asked for.
-    pub wants: Wants,
-    /// Somebody of the domain on whose behalf we act.
-    pub subject: Option<String>,
-}
-
-/// Which of Google's tokens.
-pub enum Wants {
-    /// An access token for these scopes, separated by spaces.
-    Scope(String),
-    /// An ID token for this audience, as Cloud Run wants it.
-    Audience(String),
+    /// The same without form-encoding them first, as Google's own libraries do.
+    BasicAsIs,
 }
 
 /// A token as it was given.
@@ -115,65 +126,34 @@ const LIFETIME_MAX: SignedDuration = SignedDuration::from_hours(24 * 365);
 /// A token is replaced when a tenth of its life is left, but no earlier than this before its end.
 const EARLY_MAX: SignedDuration = SignedDuration::from_mins(5);
 
-/// How long an assertion for Google is good for; an hour is the most it may be
-/// (<https://developers.google.com/identity/protocols/oauth2/service-account>, read 2026-11-26).
-const ASSERTION_SECONDS: i64 = 3600;
-
-const ASSERTION_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
-
 // === impl TokenSource ===
 
 impl TokenSource {
-    /// The request that asks for a token, with the refresh token that the last answer gave, if it gave one.
-    #[must_use]
-    pub fn request(&self, refresh_token: Option<&str>, now: Timestamp, timeout: Duration) -> Request {
-        let mut headers = vec![
-            ("content-type".to_owned(), "application/x-www-form-urlencoded".to_owned()),
-            ("accept".to_owned(), "application/json".to_owned()),
-        ];
-        let body = match self {
-            Self::OAuth2(oauth2) => {
-                headers.extend(oauth2.authorization().map(|value| (AUTHORIZATION.to_owned(), value)));
-                form(&oauth2.fields(refresh_token))
-            }
-            Self::Google(account) => form(&[("grant_type", ASSERTION_GRANT), ("assertion", &account.assertion(now))]),
-        };
-        let (method, url) = ("POST".to_owned(), self.token_url().to_owned());
-        Request { method, url, headers, body: Some(body.into()), timeout, token: None }
-    }
-
-    /// What an answer gives: a token, or what the request that needed it has to hear instead.
+    /// What comes next on the way to a token, by the answers so far: the first question without any.
+    ///
+    /// The way is walked anew each time, so that it reads as one; the same answers always lead to the same place.
     ///
     /// # Errors
-    /// [`Reply::Unauthorized`] when the endpoint does not know us or answers what nobody can use, [`Reply::Lost`] when it
-    /// may do better another time.
-    pub fn read(&self, reply: &Reply, now: Timestamp) -> Result<Token, Reply> {
-        match reply {
-            Reply::Answered { status: 200..=299, body, .. } => token(body, now).ok_or_else(|| {
-                let failure = Failure::new(Reason::Status(200), "there is no `access_token` in the answer");
-                Reply::Unauthorized(self.told(failure))
-            }),
-            Reply::Answered { status, headers, body } => {
-                let failure = failure_of(*status, headers, body, now);
-                let detail = format!("status {status}: {}", oauth_error(body).unwrap_or(failure.detail));
-                let failure = self.told(Failure { detail, ..failure });
-                Err(match status {
-                    408 | 425 | 429 | 500..=599 => Reply::Lost(failure),
-                    _ => Reply::Unauthorized(failure),
-                })
-            }
-            Reply::Lost(failure) => Err(Reply::Lost(self.told(failure.clone()))),
-            Reply::Unsendable(failure) | Reply::Unauthorized(failure) => {
-                Err(Reply::Unauthorized(self.told(failure.clone())))
-            }
-            Reply::Written => Err(Reply::Unauthorized(self.told(Failure::new(Reason::Io, "no answer")))),
+    /// What the request that needs the token has to hear instead: [`Reply::Unauthorized`] when somebody does not know us
+    /// or answers what nobody can use, [`Reply::Lost`] when they may do better another time.
+    pub fn step(&self, answers: &[Answer], occasion: Occasion<'_>) -> Result<Step, Reply> {
+        let mut asking = Asking::new(answers, occasion);
+        let end = match self {
+            Self::OAuth2(oauth2) => oauth2.token(&mut asking),
+            Self::Google(google) => google.token(&mut asking),
+        };
+        match end {
+            Ok(token) => Ok(Step::Given(token)),
+            Err(Stop::Asks(question)) => Ok(Step::Ask(question)),
+            Err(Stop::Fails(reply)) => Err(reply),
         }
     }
 
-    fn token_url(&self) -> &str {
+    /// Whoever gives the token in the end.
+    fn url(&self) -> &str {
         match self {
             Self::OAuth2(oauth2) => &oauth2.token_url,
-            Self::Google(account) => &account.token_url,
+            Self::Google(google) => google.identity.url(),
         }
     }
 
@@ -181,19 +161,14 @@ impl TokenSource {
     pub(super) fn secrets(&self) -> Vec<String> {
         match self {
             Self::OAuth2(oauth2) => oauth2.secrets(),
-            Self::Google(account) => vec![account.secret.clone()],
+            Self::Google(google) => google.identity.secrets(),
         }
-    }
-
-    /// A failure that says whose it is.
-    fn told(&self, failure: Failure) -> Failure {
-        Failure { detail: format!("asking {} for a token: {}", self.token_url(), failure.detail), ..failure }
     }
 }
 
 impl fmt::Debug for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("TokenSource").field(&self.token_url()).finish()
+        f.debug_tuple("TokenSource").field(&self.url()).finish()
     }
 }
 
@@ -206,54 +181,79 @@ impl PartialEq for TokenSource {
 
 impl Eq for TokenSource {}
 
-fn form(fields: &[(&str, &str)]) -> String {
-    form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
+// === impl Token ===
+
+impl Token {
+    /// The token in an answer of a token endpoint (RFC 6749, 5.1), an ID token included.
+    pub(super) fn of_answer(body: &[u8], now: Timestamp) -> Option<Self> {
+        let answer: Json = serde_json::from_slice(body).ok()?;
+        let value = answer["access_token"].as_str().or_else(|| answer["id_token"].as_str())?;
+        let expires_in = &answer["expires_in"];
+        let lifetime = if expires_in.is_null() { lifetime_of_jwt(value, now) } else { lifetime(expires_in) };
+        let refresh_token = answer["refresh_token"].as_str().map(str::to_owned);
+        Some(Self { refresh_token, ..Self::lasting(value, lifetime, now)? })
+    }
+
+    /// A signed token that says itself how long it is good for.
+    pub(super) fn of_jwt(value: &str, now: Timestamp) -> Option<Self> {
+        Self::lasting(value, lifetime_of_jwt(value, now), now)
+    }
+
+    /// A token that is good for so long; `None`: it is none.
+    pub(super) fn lasting(value: &str, lifetime: SignedDuration, now: Timestamp) -> Option<Self> {
+        let lifetime = lifetime.clamp(SignedDuration::ZERO, LIFETIME_MAX);
+        let end = |at: SignedDuration| now.saturating_add(at).unwrap_or(Timestamp::MAX);
+        let is_token = !value.is_empty() && !value.contains(char::is_control);
+        is_token.then(|| Self {
+            value: value.to_owned(),
+            refresh_at: end(lifetime - (lifetime / 10).min(EARLY_MAX)),
+            expires_at: end(lifetime),
+            refresh_token: None,
+        })
+    }
 }
 
-/// `error` and `error_description` of RFC 6749, 5.2.
-fn oauth_error(body: &[u8]) -> Option<String> {
-    let answer: Json = serde_json::from_slice(body).ok()?;
-    let error = answer["error"].as_str()?;
-    Some(match answer["error_description"].as_str() {
-        Some(description) => format!("{error}: {description}"),
-        None => error.to_owned(),
-    })
+/// How long a JWT is good for, if it is one.
+fn lifetime_of_jwt(jwt: &str, now: Timestamp) -> SignedDuration {
+    jwt_end(jwt).map_or(LIFETIME, |end| end.duration_since(now))
 }
 
-fn token(body: &[u8], now: Timestamp) -> Option<Token> {
-    let answer: Json = serde_json::from_slice(body).ok()?;
-    let value = answer["access_token"].as_str().or_else(|| answer["id_token"].as_str());
-    let value = value.filter(|value| !value.is_empty() && !value.contains(char::is_control))?;
-    let lifetime = lifetime(&answer["expires_in"]);
-    let end = |at: SignedDuration| now.saturating_add(at).unwrap_or(Timestamp::MAX);
-    Some(Token {
-        value: value.to_owned(),
-        refresh_at: end(lifetime - (lifetime / 10).min(EARLY_MAX)),
-        expires_at: end(lifetime),
-        refresh_token: answer["refresh_token"].as_str().map(str::to_owned),
-    })
+/// When a JWT ends, by its own `exp` (RFC 7519, 4.1.4).
+fn jwt_end(jwt: &str) -> Option<Timestamp> {
+    let claims = BASE64_URL.decode(jwt.split('.').nth(1)?).ok()?;
+    let claims: Json = serde_json::from_slice(&claims).ok()?;
+    Timestamp::from_second(claims["exp"].as_i64()?).ok()
 }
 
 /// Seconds as a number, or, as some write it, as text.
 fn lifetime(expires_in: &Json) -> SignedDuration {
     let number = expires_in.as_f64().or_else(|| expires_in.as_str()?.trim().parse().ok());
     let lifetime = number.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
-    lifetime.unwrap_or(LIFETIME).clamp(SignedDuration::ZERO, LIFETIME_MAX)
+    lifetime.unwrap_or(LIFETIME)
 }
 
 // === impl OAuth2 ===
 
 impl OAuth2 {
+    pub(super) fn token(&self, asking: &mut Asking<'_>) -> Result<Token, Stop> {
+        let mut request = asking.form(&self.token_url, &self.fields(asking.occasion.refresh_token));
+        request.headers.extend(self.authorization().map(|value| (AUTHORIZATION.to_owned(), value)));
+        asking.token(request)
+    }
+
     /// Id and secret are form-encoded before they are joined, as RFC 6749, 2.3.1 says.
     fn authorization(&self) -> Option<String> {
-        if self.style == ClientStyle::Body {
-            return None;
+        let secret = self.client_secret.as_deref().unwrap_or_default();
+        match self.style {
+            ClientStyle::Body => None,
+            ClientStyle::BasicAsIs => Some(basic(&self.client_id, secret)),
+            ClientStyle::Basic => {
+                let [mut id, mut encoded] = [String::new(), String::new()];
+                percent_encode(&mut id, &self.client_id);
+                percent_encode(&mut encoded, secret);
+                Some(basic(&id, &encoded))
+            }
         }
-        let mut pair = String::new();
-        percent_encode(&mut pair, &self.client_id);
-        pair.push(':');
-        percent_encode(&mut pair, self.client_secret.as_deref().unwrap_or_default());
-        Some(format!("Basic {}", BASE64.encode(pair)))
     }
 
     fn fields<'a>(&'a self, refresh_token: Option<&'a str>) -> Vec<(&'a str, &'a str)> {
@@ -273,7 +273,7 @@ impl OAuth2 {
         fields
     }
 
-    fn secrets(&self) -> Vec<String> {
+    pub(super) fn secrets(&self) -> Vec<String> {
         let refresh_token = match &self.grant {
             Grant::ClientCredentials => None,
             Grant::RefreshToken(token) => Some(token),
@@ -284,38 +284,7 @@ impl OAuth2 {
     }
 }
 
-// === impl ServiceAccount ===
-
-impl ServiceAccount {
-    /// A signed JWT (RFC 7523) that says who we are and what we want.
-    fn assertion(&self, now: Timestamp) -> String {
-        let mut header = json!({ "alg": "RS256", "typ": "JWT" });
-        if let Some(id) = &self.key_id {
-            header["kid"] = id.as_str().into();
-        }
-        let seconds = now.as_second();
-        let mut claims = json!({
-            "iss": self.email,
-            "aud": self.token_url,
-            "iat": seconds,
-            "exp": seconds + ASSERTION_SECONDS,
-        });
-        match &self.wants {
-            Wants::Scope(scope) => claims["scope"] = scope.as_str().into(),
-            Wants::Audience(audience) => claims["target_audience"] = audience.as_str().into(),
-        }
-        if let Some(subject) = &self.subject {
-            claims["sub"] = subject.as_str().into();
-        }
-        let signed = [header, claims].map(|part| BASE64_URL.encode(part.to_string())).join(".");
-        format!("{signed}.{}", BASE64_URL.encode(self.sign(signed.as_bytes())))
-    }
-
-    fn sign(&self, message: &[u8]) -> Vec<u8> {
-        let mut signature = vec![0; self.key.public().modulus_len()];
-        // This padding draws nothing: the same message has the same signature.
-        let signed = self.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature);
-        signed.expect("the room is as large as the key, and every key has signed once when it was read");
-        signature
-    }
+/// A client as `Authorization: Basic` names it.
+pub(super) fn basic(id: &str, secret: &str) -> String {
+    format!("Basic {}", BASE64.encode(format!("{id}:{secret}")))
 }
