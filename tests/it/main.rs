@@ -10,6 +10,7 @@ mod check;
 mod command_line;
 mod commands;
 mod crash;
+mod customerio;
 mod damage;
 mod dead_letters;
 mod diff;

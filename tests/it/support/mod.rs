@@ -4,6 +4,7 @@
 
 pub(crate) mod app;
 pub(crate) mod binary;
+pub(crate) mod customerio;
 pub(crate) mod desk;
 pub(crate) mod fake;
 pub(crate) mod queue;
@@ -13,6 +14,7 @@ pub(crate) mod tools;
 
 pub(crate) use app::TestApp;
 pub(crate) use binary::Binary;
+pub(crate) use customerio::Customerio;
 pub(crate) use fake::{Answer, Fake};
 
 use std::time::Duration;
