@@ -25,10 +25,10 @@ const EXCERPT_BYTES_MAX: usize = 4096;
 const SEARCHED_BYTES_MAX: usize = 64 << 10;
 
 /// A credential shorter than this is masked where it belongs, and not looked for elsewhere: it might be any word.
-const SECRET_CHARS_MIN: usize = 8;
+pub(super) const SECRET_CHARS_MIN: usize = 8;
 
 /// What stands for a secret inside text.
-const REDACTED: &str = "[secret]";
+pub(super) const REDACTED: &str = "[secret]";
 
 /// Headers that carry credentials, whoever sets them (RFC 9110, 11; RFC 6265).
 const CREDENTIAL_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use jiff::Timestamp;
 use reqwest::redirect::Policy;
-use reqwest::{Client, Method, Response};
+use reqwest::{Client, ClientBuilder, Method, Response};
 use rustls::ClientConfig;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
@@ -22,6 +22,8 @@ use crate::plan::{Reply, Request};
 /// A destination's HTTP client.
 pub struct Http {
     client: Client,
+    /// Asks the machine's own servers, past every proxy: their answers are tokens, and unencrypted.
+    near: Client,
     tokens: Tokens,
 }
 
@@ -52,21 +54,18 @@ impl Http {
     /// # Errors
     /// When the client cannot be built.
     pub fn new(tls: ClientConfig, concurrency: usize) -> Result<Self, SinkError> {
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(USER_AGENT)
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
+        let client = builder(tls.clone())
             .pool_max_idle_per_host(concurrency)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true)
             .build()?;
-        Ok(Self { client, tokens: Tokens::default() })
+        let near = builder(tls).no_proxy().pool_max_idle_per_host(0).build()?;
+        Ok(Self { client, near, tokens: Tokens::default() })
     }
 
     /// Sends a request once.
     async fn once(&self, request: Request) -> Reply {
-        self.exchange(request).await.unwrap_or_else(|error| lost(&error))
+        sent(&self.client, request).await
     }
 
     /// Sends a request with the token it needs. A token that was held and is refused is replaced, once.
@@ -94,24 +93,9 @@ impl Http {
     async fn answer(&self, question: Question) -> Answer {
         match question {
             Question::Ask(request) => Answer::Heard(self.once(*request).await),
+            Question::AskNear(request) => Answer::Heard(sent(&self.near, *request).await),
             Question::Read(path) => Answer::Read(read_text(&path).await.map_err(|error| error.to_string())),
         }
-    }
-
-    async fn exchange(&self, request: Request) -> Result<Reply, reqwest::Error> {
-        let method = Method::from_bytes(request.method.as_bytes()).unwrap_or(Method::POST);
-        let mut builder = self.client.request(method, &request.url).timeout(request.timeout);
-        for (name, value) in &request.headers {
-            builder = builder.header(name, value);
-        }
-        if let Some(body) = request.body {
-            builder = builder.body(body);
-        }
-        let response = builder.send().await?;
-        let status = response.status().as_u16();
-        let headers = headers(&response);
-        let body = read(response).await?;
-        Ok(Reply::Answered { status, headers, body })
     }
 }
 
@@ -126,6 +110,35 @@ impl Sink for Http {
         }
         .boxed()
     }
+}
+
+/// What all our clients have in common.
+fn builder(tls: ClientConfig) -> ClientBuilder {
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(USER_AGENT)
+        .redirect(Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+}
+
+async fn sent(client: &Client, request: Request) -> Reply {
+    exchange(client, request).await.unwrap_or_else(|error| lost(&error))
+}
+
+async fn exchange(client: &Client, request: Request) -> Result<Reply, reqwest::Error> {
+    let method = Method::from_bytes(request.method.as_bytes()).unwrap_or(Method::POST);
+    let mut builder = client.request(method, &request.url).timeout(request.timeout);
+    for (name, value) in &request.headers {
+        builder = builder.header(name, value);
+    }
+    if let Some(body) = request.body {
+        builder = builder.body(body);
+    }
+    let response = builder.send().await?;
+    let status = response.status().as_u16();
+    let headers = headers(&response);
+    let body = read(response).await?;
+    Ok(Reply::Answered { status, headers, body })
 }
 
 /// Whether an answer says that the token is not good (RFC 9110, 15.5.2).

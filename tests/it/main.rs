@@ -19,6 +19,7 @@ mod effective;
 mod examples;
 mod explaining;
 mod full_disk;
+mod google;
 mod init;
 mod isolation;
 mod layers;

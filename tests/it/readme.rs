@@ -415,6 +415,12 @@ const VALUES: [(&str, &str); 3] = [
     ("GOOGLE_CREDENTIALS", include_str!("../fixtures/auth/service-account.json")),
 ];
 
+/// What a file of the page holds.
+fn secret_file(path: &Path) -> String {
+    let is_googles = path.ends_with("google.json");
+    if is_googles { include_str!("../fixtures/auth/external-file.json") } else { "a secret\n" }.to_owned()
+}
+
 /// Compiles with every variable and secret's file that the text or a preset names.
 fn compile(text: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let is_part = |c: &char| c.is_ascii_uppercase() || c.is_ascii_digit() || *c == '_';
@@ -426,7 +432,7 @@ fn compile(text: &str) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
         of_its_own.unwrap_or_else(|| format!("value-of-{name}"))
     };
     let variables: BTreeMap<_, _> = names.map(|name| (name.clone(), value(&name))).collect();
-    let environment = Environment { variables, read_file: &|_| Ok("a secret\n".to_owned()), ..Environment::default() };
+    let environment = Environment { variables, read_file: &|path| Ok(secret_file(path)), ..Environment::default() };
     config::compile(text, &environment).map(|compiled| compiled.warnings)
 }
 

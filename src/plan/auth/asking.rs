@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use url::form_urlencoded;
 
 use super::super::judge::failure_of;
+use super::super::trace::{REDACTED, SECRET_CHARS_MIN};
 use super::super::{Reply, Request};
 use super::AUTHORIZATION;
 use super::token::{Answer, Occasion, Question, Token};
@@ -30,9 +31,6 @@ pub(super) enum Stop {
     Fails(Reply),
 }
 
-/// What stands for what was learned.
-const REDACTED: &str = "[secret]";
-
 // === impl Asking ===
 
 impl<'a> Asking<'a> {
@@ -44,14 +42,28 @@ impl<'a> Asking<'a> {
     pub(super) fn token(&mut self, request: Request) -> Result<Token, Stop> {
         let url = request.url.clone();
         let body = self.ask("a token", request)?;
-        let token = Token::of_answer(&body, self.occasion.now);
-        token.ok_or_else(|| self.unusable("a token", &url, "there is no `access_token` in the answer"))
+        self.token_in(&body, &url)
+    }
+
+    /// The token in what an endpoint answered.
+    pub(super) fn token_in(&self, body: &[u8], url: &str) -> Result<Token, Stop> {
+        let token = Token::of_answer(body, self.occasion.now);
+        token.ok_or_else(|| self.unusable("a token", url, "there is no `access_token` in the answer"))
     }
 
     /// What somebody answers who is asked for `what`: the body, if it is good news.
     pub(super) fn ask(&mut self, what: &str, request: Request) -> Result<Bytes, Stop> {
+        self.put(what, request, Question::Ask)
+    }
+
+    /// The same of a server of the machine's own.
+    pub(super) fn ask_near(&mut self, what: &str, request: Request) -> Result<Bytes, Stop> {
+        self.put(what, request, Question::AskNear)
+    }
+
+    fn put(&mut self, what: &str, request: Request, question: fn(Box<Request>) -> Question) -> Result<Bytes, Stop> {
         let reply = match self.answers.next() {
-            None => return Err(Stop::Asks(Question::Ask(Box::new(request)))),
+            None => return Err(Stop::Asks(question(Box::new(request)))),
             Some(Answer::Heard(reply)) => reply,
             Some(Answer::Read(_)) => &Reply::Written,
         };
@@ -71,7 +83,7 @@ impl<'a> Asking<'a> {
 
     /// Takes note of something that must not be told.
     pub(super) fn learn(&mut self, secret: &str) {
-        self.secrets.extend((!secret.is_empty()).then(|| secret.to_owned()));
+        self.secrets.extend((secret.len() >= SECRET_CHARS_MIN).then(|| secret.to_owned()));
     }
 
     /// An answer of which nobody can make anything.

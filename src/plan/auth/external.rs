@@ -5,6 +5,7 @@
 
 use serde_json::{Value as Json, json};
 
+use super::super::Request;
 use super::asking::{Asking, Stop};
 use super::aws::Aws;
 use super::google::text;
@@ -123,7 +124,10 @@ impl SubjectSource {
             }
             Self::Url { url, headers, format } => {
                 let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-                let answer = asking.ask(SUBJECT, asking.get(url, headers))?;
+                let request = asking.get(url, headers);
+                // What is not encrypted is the machine's own, as Azure's metadata server is.
+                let is_near = url.starts_with("http://");
+                let answer = if is_near { asking.ask_near(SUBJECT, request) } else { asking.ask(SUBJECT, request) }?;
                 let content = String::from_utf8_lossy(&answer);
                 format.find(&content).map_err(|why| asking.unusable(SUBJECT, url, &format!("the answer {why}")))
             }
@@ -181,7 +185,7 @@ impl AwsSource {
         };
         let mut request = asking.get(url, [("x-aws-ec2-metadata-token-ttl-seconds", SESSION_SECONDS)]);
         "PUT".clone_into(&mut request.method);
-        let session = plain(&asking.ask("a session of AWS", request)?);
+        let session = plain(&asking.ask_near("a session of AWS", request)?);
         asking.learn(&session);
         Ok(Some(session))
     }
@@ -192,7 +196,7 @@ impl AwsSource {
         }
         let what = "the region of AWS";
         let url = self.region_url.as_deref().unwrap_or_default();
-        let zone = plain(&asking.ask(what, metadata(url, session, asking))?);
+        let zone = plain(&asking.ask_near(what, metadata(url, session, asking))?);
         // A zone is a region and a letter: `us-east-2b`.
         let region = zone.strip_suffix(|c: char| c.is_ascii_lowercase()).filter(|region| is_name(region));
         region.map(str::to_owned).ok_or_else(|| asking.unusable(what, url, "the answer is no availability zone"))
@@ -203,9 +207,9 @@ impl AwsSource {
             return Ok(aws(region, id.clone(), key.clone(), session_token.clone()));
         }
         let url = self.credentials_url.as_deref().unwrap_or_default();
-        let role = plain(&asking.ask("the role at AWS", metadata(url, session, asking))?);
+        let role = plain(&asking.ask_near("the role at AWS", metadata(url, session, asking))?);
         let url = format!("{url}/{role}");
-        let answer = asking.ask("the keys of AWS", metadata(&url, session, asking))?;
+        let answer = asking.ask_near("the keys of AWS", metadata(&url, session, asking))?;
         let [id, key, token] = ["AccessKeyId", "SecretAccessKey", "Token"].map(|name| text(&answer, name));
         for secret in [&key, &token].into_iter().flatten() {
             asking.learn(secret);
@@ -222,7 +226,7 @@ fn aws(region: &str, access_key_id: String, secret_access_key: String, session_t
     Aws { access_key_id, secret_access_key, session_token, region, service }
 }
 
-fn metadata(url: &str, session: Option<&str>, asking: &Asking<'_>) -> crate::plan::Request {
+fn metadata(url: &str, session: Option<&str>, asking: &Asking<'_>) -> Request {
     asking.get(url, session.map(|session| ("x-aws-ec2-metadata-token", session)))
 }
 

@@ -30,6 +30,8 @@ pub enum TokenSource {
 pub enum Question {
     /// What somebody answers.
     Ask(Box<Request>),
+    /// What a server of the machine's own answers, which no proxy can reach or is to hear of.
+    AskNear(Box<Request>),
     /// What is in a file of this machine, now.
     Read(String),
 }
@@ -236,7 +238,9 @@ fn lifetime(expires_in: &Json) -> SignedDuration {
 
 impl OAuth2 {
     pub(super) fn token(&self, asking: &mut Asking<'_>) -> Result<Token, Stop> {
-        let mut request = asking.form(&self.token_url, &self.fields(asking.occasion.refresh_token));
+        let refresh_token = asking.occasion.refresh_token;
+        asking.learn(refresh_token.unwrap_or_default());
+        let mut request = asking.form(&self.token_url, &self.fields(refresh_token));
         request.headers.extend(self.authorization().map(|value| (AUTHORIZATION.to_owned(), value)));
         asking.token(request)
     }
