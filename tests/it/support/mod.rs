@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub(crate) mod app;
+pub(crate) mod bigquery;
 pub(crate) mod binary;
 pub(crate) mod customerio;
 pub(crate) mod desk;

@@ -1,0 +1,169 @@
+//! Google's description of its API, and whether something is in it.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value};
+
+/// Made by `tests/sdks/discovery.py`.
+const TEXT: &str = include_str!("../../../fixtures/bigquery/discovery.json");
+
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(TEXT).unwrap());
+
+/// A method, called with these parameters in its path.
+pub(super) struct Method {
+    description: &'static Value,
+    pub(super) path: BTreeMap<String, String>,
+}
+
+/// Collects what is wrong, and where.
+struct Check<'a> {
+    wrong: &'a mut Vec<String>,
+}
+
+/// The method that a verb and a path (without its query) mean.
+pub(super) fn find(verb: &str, path: &str) -> Option<Method> {
+    let path = path.strip_prefix('/')?.strip_prefix(text(&DOCUMENT["servicePath"]))?;
+    let resources = object(&DOCUMENT["resources"]).values();
+    let mut methods = resources.flat_map(|resource| object(&resource["methods"]).values());
+    methods.find_map(|description| {
+        let path = matched(text(&description["path"]), path).filter(|_| description["httpMethod"] == verb)?;
+        Some(Method { description, path })
+    })
+}
+
+/// The parameters of a template such as `projects/{+projectId}/datasets`.
+fn matched(template: &str, path: &str) -> Option<BTreeMap<String, String>> {
+    let (template, path): (Vec<&str>, Vec<&str>) = (template.split('/').collect(), path.split('/').collect());
+    let mut parameters = BTreeMap::new();
+    for (wanted, found) in template.iter().zip(&path) {
+        if let Some(name) = wanted.strip_prefix("{+").and_then(|rest| rest.strip_suffix('}')) {
+            let value = percent_decode_str(found).decode_utf8().ok().filter(|value| !value.is_empty())?;
+            parameters.insert(name.to_owned(), value.into_owned());
+        } else if wanted != found {
+            return None;
+        }
+    }
+    (template.len() == path.len()).then_some(parameters)
+}
+
+impl Method {
+    /// `bigquery.tables.get`.
+    pub(super) fn id(&self) -> &'static str {
+        text(&self.description["id"])
+    }
+
+    /// The scopes of which one suffices.
+    pub(super) fn scopes(&self) -> impl Iterator<Item = &'static str> {
+        self.description["scopes"].as_array().into_iter().flatten().map(text)
+    }
+
+    /// What is wrong with a request.
+    pub(super) fn check_request(&self, query: &[(String, String)], body: Option<&Value>) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let own = object(&self.description["parameters"]);
+        for (name, value) in query {
+            let known = own.get(name).filter(|known| known["location"] == "query");
+            match known.or_else(|| DOCUMENT["parameters"].get(name)) {
+                Some(known) if is_written(known, value) => (),
+                Some(known) => wrong.push(format!("parameter `{name}` is `{value}`, not {}", text(&known["type"]))),
+                None => wrong.push(format!("there is no parameter `{name}`")),
+            }
+        }
+        match (self.description.get("request"), body) {
+            (Some(schema), Some(body)) if body.is_object() => Check { wrong: &mut wrong }.value(schema, body, ""),
+            (Some(_), Some(_)) => wrong.push("the body is no object".to_owned()),
+            (Some(_), None) => wrong.push("the body is missing".to_owned()),
+            (None, Some(_)) => wrong.push("there is a body".to_owned()),
+            (None, None) => (),
+        }
+        wrong
+    }
+
+    /// What is wrong with the body of an answer of ours.
+    pub(super) fn check_response(&self, body: Option<&Value>) -> Vec<String> {
+        let mut wrong = Vec::new();
+        match (self.description.get("response"), body) {
+            (Some(schema), Some(body)) => Check { wrong: &mut wrong }.value(schema, body, ""),
+            (None, None) => (),
+            (Some(_), None) | (None, Some(_)) => wrong.push("there is a body, or none, and should not be".to_owned()),
+        }
+        wrong
+    }
+}
+
+/// Whether a parameter is written as its type is.
+fn is_written(known: &'static Value, value: &str) -> bool {
+    let is_listed = known["enum"].as_array().is_none_or(|listed| listed.iter().any(|one| one == value));
+    is_listed
+        && match text(&known["type"]) {
+            "boolean" => matches!(value.to_ascii_lowercase().as_str(), "true" | "false"),
+            "integer" => value.parse::<i64>().is_ok(),
+            _ => true,
+        }
+}
+
+impl Check<'_> {
+    /// `null` is what is not there, in JSON of protobuf messages.
+    fn value(&mut self, schema: &'static Value, value: &Value, at: &str) {
+        let schema = resolved(schema);
+        let is_right = match (text(&schema["type"]), value) {
+            ("object", Value::Object(fields)) => return self.fields(schema, fields, at),
+            ("array", Value::Array(items)) => return self.items(schema, items, at),
+            ("string", Value::String(value)) => is_formatted(schema, value),
+            ("integer", Value::Number(number)) => number.is_i64() || number.is_u64(),
+            (_, Value::Null) | ("any", _) | ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => true,
+            _ => false,
+        };
+        if !is_right {
+            let format = schema.get("format").or_else(|| schema.get("enum")).map(ToString::to_string);
+            let kind = text(&schema["type"]);
+            self.wrong.push(format!("`{at}` is {value}, not {kind} {}", format.unwrap_or_default()).trim().to_owned());
+        }
+    }
+
+    fn fields(&mut self, schema: &'static Value, fields: &Map<String, Value>, at: &str) {
+        let further = schema.get("additionalProperties").map(resolved);
+        if further.is_some_and(|further| further["type"] == "any") {
+            return;
+        }
+        for (name, value) in fields {
+            let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+            match schema["properties"].get(name).or(further) {
+                Some(schema) => self.value(schema, value, &at),
+                None => self.wrong.push(format!("there is no property `{at}`")),
+            }
+        }
+    }
+
+    fn items(&mut self, schema: &'static Value, items: &[Value], at: &str) {
+        for (index, item) in items.iter().enumerate() {
+            self.value(&schema["items"], item, &format!("{at}[{index}]"));
+        }
+    }
+}
+
+fn resolved(schema: &'static Value) -> &'static Value {
+    schema.get("$ref").map_or(schema, |name| &DOCUMENT["schemas"][text(name)])
+}
+
+/// 64-bit integers are text in JSON: <https://protobuf.dev/programming-guides/json/>, read 2026-11-26.
+fn is_formatted(schema: &'static Value, value: &str) -> bool {
+    let is_listed = schema["enum"].as_array().is_none_or(|listed| listed.iter().any(|one| one == value));
+    is_listed
+        && match schema["format"].as_str() {
+            Some("int64") => value.parse::<i64>().is_ok(),
+            Some("uint64") => value.parse::<u64>().is_ok(),
+            _ => true,
+        }
+}
+
+fn text(value: &'static Value) -> &'static str {
+    value.as_str().unwrap_or_default()
+}
+
+fn object(value: &'static Value) -> &'static Map<String, Value> {
+    static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+    value.as_object().unwrap_or(&NONE)
+}
