@@ -79,6 +79,7 @@ impl Auth {
             Self::Aws(aws) => aws.sign(request, now)?,
             Self::Token(source) => {
                 request.headers.push((AUTHORIZATION.to_owned(), TOKEN_PLACEHOLDER.to_owned()));
+                request.headers.extend(source.header().map(|(name, value)| (name.to_owned(), value.to_owned())));
                 request.token = Some(Arc::clone(source));
             }
         }
@@ -111,7 +112,8 @@ impl Auth {
     pub fn header_names(&self) -> Vec<&str> {
         match self {
             Self::None | Self::Query(_) => Vec::new(),
-            Self::Basic { .. } | Self::Bearer(_) | Self::Token(_) => vec![AUTHORIZATION],
+            Self::Basic { .. } | Self::Bearer(_) => vec![AUTHORIZATION],
+            Self::Token(source) => [AUTHORIZATION].into_iter().chain(source.header().map(|(name, _)| name)).collect(),
             Self::Header(secrets) => secrets.iter().map(|(name, _)| name.as_str()).collect(),
             Self::Hmac(hmac) => hmac.header_names(),
             Self::Aws(aws) => aws.header_names(),

@@ -162,6 +162,8 @@ async fn a_person_speaks_for_an_account_with_their_refresh_token() {
             "refresh_token": "the-refresh-token", "token_uri": endpoint.url(),
         },
         "service_account_impersonation_url": format!("{}{ACCOUNT}", iam.url()),
+        "delegates": ["between@p.iam.gserviceaccount.com"],
+        "quota_project_id": "who-pays",
     });
     let variables = [("CREDENTIALS", credentials.to_string())];
     let app = TestApp::with_variables(&api(&fake, OF_VARIABLE), &[(variables[0].0, &variables[0].1)]).await;
@@ -170,8 +172,11 @@ async fn a_person_speaks_for_an_account_with_their_refresh_token() {
     app.quiet().await;
 
     assert_eq!(asked_with(&endpoint, "refresh_token"), ["the-refresh-token"]);
-    assert_eq!(iam.requests()[0].body, json!({ "scope": ["https://a"], "lifetime": "3600s" }));
+    let delegates = ["projects/-/serviceAccounts/between@p.iam.gserviceaccount.com"];
+    let expected = json!({ "scope": ["https://a"], "lifetime": "3600s", "delegates": delegates });
+    assert_eq!(iam.requests()[0].body, expected);
     assert_eq!(seen(&fake), ["Bearer the-token"]);
+    assert_eq!(fake.requests()[0].headers["x-goog-user-project"], "who-pays", "Google charges the project it is told");
 }
 
 #[tokio::test]

@@ -14,18 +14,21 @@ use crate::config::expressions::Expressions;
 use crate::config::table::{Field, Table};
 use crate::plan::auth::google::{Google, Identity, METADATA_HOST, Wants};
 use crate::plan::auth::token::TokenSource;
-use identity::{Mistake, Reader};
+use identity::{Mistake, Reader, Somebody};
 
 /// The variable that names a file of credentials
 /// (<https://cloud.google.com/docs/authentication/application-default-credentials>, read 2026-11-26).
 const CREDENTIALS_FILE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 
-/// What gcloud calls the file that `gcloud auth application-default login` writes (<https://google.aip.dev/auth/4110>, read
+/// What gcloud calls the file that `gcloud auth application-default login` writes (<https://google.aip.dev/auth/4113>, read
 /// 2026-11-26).
 const WELL_KNOWN_FILE: &str = "application_default_credentials.json";
 
-/// Says where the metadata server is (<https://google.aip.dev/auth/4115>, read 2026-11-26).
+/// Says where the metadata server is, as in google-auth 2.63.0 for Python (`google.auth.environment_vars`, read 2026-11-26).
 const METADATA_VARIABLE: &str = "GCE_METADATA_HOST";
+
+/// Says which project is charged, before what the credentials say (the same list).
+const QUOTA_VARIABLE: &str = "GOOGLE_CLOUD_QUOTA_PROJECT";
 
 /// Reads `google`; `None` also where the credentials are not known.
 pub(super) fn read(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<TokenSource> {
@@ -53,7 +56,7 @@ pub(in crate::config) fn token_source(
         let text = credentials.map(|field| secret(expressions, field));
         let subject = subject.map(|field| Some((field.key_span(), constant(expressions, field)?)));
         let (text, subject) = (text.unwrap_or_else(|| Some(String::new()))?, subject.unwrap_or(None));
-        let identity = match credentials {
+        let Somebody { identity, quota_project } = match credentials {
             _ if text == UNKNOWN => None,
             Some(field) if !text.is_empty() => given(expressions, field, &text),
             Some(_) | None if expressions.is_lenient() => None,
@@ -64,7 +67,7 @@ pub(in crate::config) fn token_source(
             expressions.findings.add(Diagnostic::error(Code::BadValue, place, why));
             return None;
         }
-        Some(TokenSource::Google(Box::new(Google { identity, wants, subject })))
+        Some(TokenSource::Google(Box::new(Google { identity, wants, subject, quota_project })))
     })
 }
 
@@ -86,7 +89,7 @@ fn wants(expressions: &Expressions<'_>, table: &Table<'_>) -> Option<Wants> {
 }
 
 /// Who the file says we are.
-fn given(expressions: &Expressions<'_>, field: &Field<'_>, text: &str) -> Option<Identity> {
+fn given(expressions: &Expressions<'_>, field: &Field<'_>, text: &str) -> Option<Somebody> {
     let told = |mistake: Mistake| {
         let message = format!("`credentials` {}", mistake.why);
         let help = if looks_like_path(text) {
@@ -112,7 +115,7 @@ fn looks_like_path(text: &str) -> bool {
 
 /// Who we are where the file does not say, in Google's order: a file that a variable names, gcloud's own file, the
 /// machine.
-fn application_default(expressions: &Expressions<'_>, at: Range<usize>) -> Option<Identity> {
+fn application_default(expressions: &Expressions<'_>, at: Range<usize>) -> Option<Somebody> {
     let error = |code, message: String| expressions.findings.add(Diagnostic::error(code, at.clone(), message));
     let named = expressions.look_up(CREDENTIALS_FILE);
     if !expressions.has_files() {
@@ -143,12 +146,12 @@ fn application_default(expressions: &Expressions<'_>, at: Range<usize>) -> Optio
     }
 }
 
-fn in_file(expressions: &Expressions<'_>, at: Range<usize>, path: &str, text: &str) -> Option<Identity> {
+fn in_file(expressions: &Expressions<'_>, at: Range<usize>, path: &str, text: &str) -> Option<Somebody> {
     match Reader::new(expressions).read(text) {
-        Ok(identity) => {
-            let message = format!("application default credentials: {} in {path}", identity::kind(&identity));
+        Ok(somebody) => {
+            let message = format!("application default credentials: {} in {path}", identity::kind(&somebody.identity));
             expressions.findings.add(Diagnostic::note(Code::CredentialsFound, at, message));
-            Some(identity)
+            Some(somebody)
         }
         Err(mistake) => {
             let message = format!("the application default credentials in {path} {}", mistake.why);
@@ -160,7 +163,7 @@ fn in_file(expressions: &Expressions<'_>, at: Range<usize>, path: &str, text: &s
 }
 
 /// Whether there is a metadata server turns out when it is asked.
-fn of_machine(expressions: &Expressions<'_>, at: Range<usize>, well_known: Option<&str>) -> Identity {
+fn of_machine(expressions: &Expressions<'_>, at: Range<usize>, well_known: Option<&str>) -> Somebody {
     let host = expressions.look_up(METADATA_VARIABLE).unwrap_or_else(|| METADATA_HOST.to_owned());
     let message = format!("application default credentials: those of this machine, by {host}");
     let note = Diagnostic::note(Code::CredentialsFound, at, message);
@@ -168,7 +171,7 @@ fn of_machine(expressions: &Expressions<'_>, at: Range<usize>, well_known: Optio
         Some(path) => format!("{CREDENTIALS_FILE} is not set, and {path} cannot be read"),
         None => format!("{CREDENTIALS_FILE} is not set, and there is no folder of gcloud's: HOME is not set"),
     }));
-    Identity::Metadata { host }
+    Somebody { identity: Identity::Metadata { host }, quota_project: expressions.look_up(QUOTA_VARIABLE) }
 }
 
 /// Where gcloud keeps what `gcloud auth application-default login` writes.

@@ -1,7 +1,6 @@
 //! Workload and workforce identity federation: another service says who we are, and Google's STS believes it.
 //!
-//! Written after <https://google.aip.dev/auth/4117>, RFC 8693 and
-//! <https://cloud.google.com/iam/docs/reference/sts/rest/v1/TopLevel/token>, all read 2026-11-26.
+//! Written after <https://google.aip.dev/auth/4117> and google-auth 2.63.0 for Python, both read 2026-11-26, and RFC 8693.
 
 use serde_json::{Value as Json, json};
 

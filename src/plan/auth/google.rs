@@ -1,9 +1,7 @@
 //! Who we are at Google, and how each of us comes by a token.
 //!
-//! Written after <https://google.aip.dev/auth/4110> and its neighbours (4111 to 4118),
-//! <https://cloud.google.com/docs/authentication/application-default-credentials> and
-//! <https://cloud.google.com/iam/docs/workload-identity-federation>, all read 2026-11-26; what is sent was compared with
-//! what google-auth 2.63.0 for Python sends for the same credentials.
+//! Written after <https://google.aip.dev/auth/4110> and its neighbours (4111, 4113, 4115, 4117) and after google-auth 2.63.0
+//! for Python, all read 2026-11-26; what is sent was compared with what that sends for the same credentials.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
@@ -25,6 +23,8 @@ pub struct Google {
     pub wants: Wants,
     /// Somebody of the domain on whose behalf we act (domain-wide delegation).
     pub subject: Option<String>,
+    /// The project that is charged for what we ask, where an API does not take it from the request.
+    pub quota_project: Option<String>,
 }
 
 /// Which of Google's tokens.
@@ -38,10 +38,10 @@ pub enum Wants {
 
 /// Who we are at Google.
 pub enum Identity {
-    /// A service account, by a key of its own (`service_account`; <https://google.aip.dev/auth/4112>).
+    /// A service account, by a key of its own (`service_account`).
     ServiceAccount(Box<ServiceAccount>),
-    /// A person who gave us a refresh token once, and with it all the scopes there will be (`authorized_user`, `https://google.aip.dev/auth/4113`;
-    /// `external_account_authorized_user`).
+    /// A person who gave us a refresh token once, and with it all the scopes there will be (`authorized_user`,
+    /// <https://google.aip.dev/auth/4113>; `external_account_authorized_user`).
     User(OAuth2),
     /// Somebody whom another service knows (`external_account`; <https://google.aip.dev/auth/4117>).
     External(Box<External>),
@@ -93,6 +93,9 @@ pub const ACCESS_TOKEN: &str = ":generateAccessToken";
 
 /// Who gives tokens to those who show an assertion.
 pub const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
+
+/// Says which project is charged (<https://google.aip.dev/auth/4113>, read 2026-11-26).
+pub const QUOTA_HEADER: &str = "x-goog-user-project";
 
 /// The metadata server of every machine of Google's.
 pub const METADATA_HOST: &str = "metadata.google.internal";
@@ -205,8 +208,8 @@ impl ServiceAccount {
         asking.token(asking.form(&self.token_url, &[("grant_type", ASSERTION_GRANT), ("assertion", &assertion)]))
     }
 
-    /// In a partner's cloud an assertion is an access token itself (<https://google.aip.dev/auth/4111>), and ID tokens are
-    /// IAM's.
+    /// In a partner's cloud an assertion is an access token itself (<https://google.aip.dev/auth/4111>; with scopes, as
+    /// google-auth makes it), and ID tokens are IAM's.
     fn token_elsewhere(&self, wants: &Wants, asking: &mut Asking<'_>) -> Result<Token, Stop> {
         let own = |scope: &str| {
             let mut claims = self.claims(asking.occasion.now);
@@ -285,7 +288,7 @@ impl Impersonated {
         token.ok_or_else(|| asking.unusable("a token", &self.url, "there is no `accessToken` in the answer"))
     }
 
-    /// Has IAM sign what a service account's own key would (<https://google.aip.dev/auth/4112>).
+    /// Has IAM sign what a service account's own key would.
     fn token_of_subject(
         &self,
         source: &str,
@@ -351,7 +354,7 @@ pub(super) fn text(answer: &[u8], key: &str) -> Option<String> {
     answer[key].as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-// --- the metadata server (https://cloud.google.com/compute/docs/access/authenticate-workloads, read 2026-11-26)
+// --- the metadata server (https://google.aip.dev/auth/4115; google.auth.compute_engine, both read 2026-11-26)
 
 /// What it wants to see, so that a page in a browser cannot ask it.
 const FLAVOR: (&str, &str) = ("metadata-flavor", "Google");
@@ -407,7 +410,8 @@ mod tests {
     }
 
     fn source(identity: Identity, wants: Wants, subject: Option<&str>) -> TokenSource {
-        TokenSource::Google(Box::new(Google { identity, wants, subject: subject.map(str::to_owned) }))
+        let subject = subject.map(str::to_owned);
+        TokenSource::Google(Box::new(Google { identity, wants, subject, quota_project: None }))
     }
 
     fn scope() -> Wants {

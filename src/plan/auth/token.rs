@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use super::super::{Reply, Request};
 use super::AUTHORIZATION;
 use super::asking::{Asking, Stop};
-use super::google::Google;
+use super::google::{Google, QUOTA_HEADER};
 use crate::expr::percent_encode;
 
 /// Where the tokens of one destination come from.
@@ -148,6 +148,14 @@ impl TokenSource {
             Ok(token) => Ok(Step::Given(token)),
             Err(Stop::Asks(question)) => Ok(Step::Ask(question)),
             Err(Stop::Fails(reply)) => Err(reply),
+        }
+    }
+
+    /// What a request says of us besides the token.
+    pub(super) fn header(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::OAuth2(_) => None,
+            Self::Google(google) => google.quota_project.as_ref().map(|project| (QUOTA_HEADER, project.as_str())),
         }
     }
 

@@ -11,7 +11,9 @@ use crate::config::address::is_header;
 use crate::config::expressions::Expressions;
 use crate::config::spelling::alternatives;
 use crate::plan::auth::external::{AwsSource, External, SubjectFormat, SubjectSource};
-use crate::plan::auth::google::{ACCESS_TOKEN, Identity, Impersonated, ServiceAccount, TOKEN_URL, UNIVERSE};
+use crate::plan::auth::google::{
+    ACCESS_TOKEN, Identity, Impersonated, QUOTA_HEADER, ServiceAccount, TOKEN_URL, UNIVERSE,
+};
 use crate::plan::auth::token::{ClientStyle, Grant, OAuth2};
 
 /// What credentials there are. What stands there otherwise may be anything, and is not told.
@@ -26,12 +28,19 @@ const TYPES: [&str; 5] = [
 /// How long a token of an impersonated account is good for when nobody says.
 const LIFETIME_SECONDS: u32 = 3600;
 
-/// How long it may be (<https://cloud.google.com/sdk/gcloud/reference/iam/workload-identity-pools/create-cred-config>, read
-/// 2026-11-26).
+/// How long it may be (<https://google.aip.dev/auth/4117>, read 2026-11-26).
 const LIFETIMES: std::ops::RangeInclusive<u64> = 600..=43_200;
 
 /// Who gives tokens to people of a workforce pool.
 const USER_TOKEN_URL: &str = "https://sts.googleapis.com/v1/oauthtoken";
+
+/// What credentials say.
+pub(super) struct Somebody {
+    /// Who we are.
+    pub(super) identity: Identity,
+    /// Which project is charged, if they or the environment say it.
+    pub(super) quota_project: Option<String>,
+}
 
 /// Why credentials cannot be used.
 pub(super) struct Mistake {
@@ -83,13 +92,19 @@ impl<'e, 'a> Reader<'e, 'a> {
         Self { expressions }
     }
 
-    pub(super) fn read(&self, text: &str) -> Result<Identity, Mistake> {
+    pub(super) fn read(&self, text: &str) -> Result<Somebody, Mistake> {
         let json: Json = serde_json::from_str(text).map_err(|_| Mistake::from("are not JSON"))?;
         let keys = Keys { json: &json, prefix: "" };
-        match keys.given("type") {
+        let identity = match keys.given("type") {
             Some("impersonated_service_account") => self.impersonated(keys),
             _ => self.direct(keys),
+        }?;
+        let of_environment = self.expressions.look_up(super::QUOTA_VARIABLE);
+        let quota_project = of_environment.or_else(|| keys.given("quota_project_id").map(str::to_owned));
+        if quota_project.as_ref().is_some_and(|project| !is_header(QUOTA_HEADER, project)) {
+            return Err("have a `quota_project_id` that is no project".into());
         }
+        Ok(Somebody { identity, quota_project })
     }
 
     /// Somebody who speaks for themselves.
@@ -113,7 +128,7 @@ impl<'e, 'a> Reader<'e, 'a> {
     fn impersonated(&self, keys: Keys<'_>) -> Result<Identity, Mistake> {
         let url = keys.impersonation_url()?.ok_or_else(|| keys.without("service_account_impersonation_url"))?;
         let source = self.direct(keys.below("source_credentials", "source_credentials.")?)?;
-        let text = |one: &Json| one.as_str().map(str::to_owned);
+        let text = |one: &Json| one.as_str().map(resource_name);
         let delegates = match keys.json["delegates"].as_array() {
             None if keys.json["delegates"].is_null() => Some(Vec::new()),
             list => list.and_then(|list| list.iter().map(text).collect()),
@@ -210,6 +225,11 @@ impl<'e, 'a> Reader<'e, 'a> {
             verification_url: verification.to_owned(),
         })
     }
+}
+
+/// IAM wants an account's whole name where people write its address.
+fn resource_name(account: &str) -> String {
+    if account.contains('/') { account.to_owned() } else { format!("projects/-/serviceAccounts/{account}") }
 }
 
 // --- kinds
