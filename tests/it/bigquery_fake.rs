@@ -9,8 +9,8 @@ use libroseg::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::bigquery::{BigQuery, Fault, Limits, Options};
-use crate::support::client;
+use crate::support::bigquery::{BigQuery, Fault, Limits, Options, PythonClient};
+use crate::support::{client, is_current};
 
 const TABLE: &str = "p.d.t";
 const PATH: &str = "/projects/p/datasets/d/tables/t";
@@ -514,7 +514,12 @@ async fn a_request_that_the_discovery_document_does_not_have_is_a_violation() {
         ),
         ("POST", format!("{PATH}/insertAll?trace=1"), json!({ "rows": rows }), "there is no parameter `trace`"),
         ("POST", format!("{PATH}/insertAll"), Value::Null, "the body is missing"),
-        ("PATCH", PATH.to_owned(), json!({ "expirationTime": 5 }), "`expirationTime` is 5, not string \"int64\""),
+        (
+            "PATCH",
+            PATH.to_owned(),
+            json!({ "expirationTime": "soon" }),
+            "`expirationTime` is \"soon\", not string \"int64\"",
+        ),
         ("PUT", format!("{PATH}/insertAll"), json!({ "rows": rows }), "there is no such method"),
     ];
     for (verb, path, body, why) in cases {
@@ -583,4 +588,83 @@ async fn a_share_of_the_calls_goes_wrong_as_the_seed_says() {
     assert_eq!(first, statuses(1).await);
     assert_ne!(first, statuses(2).await);
     assert!([200, 500, 502].iter().all(|status| first.contains(status)), "{first:?}");
+}
+
+// --- Google's own client
+
+/// What came of the steps of `tests/sdks/bigquery.py`.
+fn check_report(report: &Value) {
+    assert_eq!(report["dataset"], "EU");
+    assert_eq!(report["table"], json!(["DAY", "at", 86_400_000, ["id", "date"]]));
+    assert_eq!(report["columns"].as_array().unwrap().len(), 15);
+    assert_eq!(report["columns"][14], "order RECORD NULLABLE");
+    assert_eq!(report["tables"], json!(["events"]));
+    assert_eq!((&report["typed"], &report["plain"], &report["again"]), (&json!([]), &json!([]), &json!([])));
+    let error = |reason: &str, location: &str, message: &str| json!([{ "reason": reason, "location": location, "debugInfo": "", "message": message }]);
+    let invalid = json!([
+        { "index": 0, "errors": error("invalid", "no", "no such field: no.") },
+        { "index": 1, "errors": error("stopped", "", "") },
+    ]);
+    assert_eq!(report["invalid"], invalid);
+    let missing = "Missing required field: Msg_0_CLOUD_QUERY_TABLE.at.";
+    assert_eq!(report["skipped"], json!([{ "index": 1, "errors": error("invalid", "", missing) }]));
+    assert_eq!(report["added"], "added");
+    assert!(report["stale"].as_str().unwrap().ends_with(": Precondition check failed."), "{report}");
+    assert!(report["shrunk"].as_str().unwrap().contains("Field id is missing in new schema"), "{report}");
+    assert_eq!(report["ids"], json!(["least", "plain", "typed", "z"]));
+    assert_eq!(report["same"], json!([]), "columns whose value came back another");
+    assert_eq!(report["times"], "2026-01-02T03:04:05.500000+00:00");
+    assert!(report["gone"].as_str().unwrap().contains("Not found: Table a-project:shop.events"), "{report}");
+}
+
+#[test]
+fn googles_own_client_is_content_with_it() {
+    let Some(python) = PythonClient::anonymous() else { return };
+    let bigquery = BigQuery::open();
+    check_report(&python.check(&bigquery));
+    bigquery.assert_no_violations();
+}
+
+#[test]
+fn googles_own_client_proves_who_it_is_and_tries_again() {
+    let bigquery = BigQuery::start();
+    let Some(python) = PythonClient::account(&bigquery) else { return };
+    bigquery.fails_next("tables.get", [Fault::Html(503)]);
+    bigquery.fails_next("insertAll", [Fault::BackendError]);
+
+    check_report(&python.check(&bigquery));
+    let tokens: Vec<u16> =
+        bigquery.requests().iter().filter(|request| request.is("token")).map(|request| request.status).collect();
+    assert_eq!(tokens, [200]);
+    let statuses: Vec<u16> =
+        bigquery.requests().iter().filter(|request| request.is("insertAll")).map(|request| request.status).collect();
+    assert_eq!(statuses, [500, 200, 200, 200, 200, 200]);
+}
+
+#[test]
+fn what_googles_own_client_sends_for_typed_rows_can_be_looked_at() {
+    let Some(python) = PythonClient::anonymous() else { return };
+    let bigquery = with_table(&[
+        "id STRING REQUIRED",
+        "at TIMESTAMP",
+        "n INT64",
+        "price NUMERIC",
+        "ok BOOL",
+        "traits JSON",
+        "tags STRING REPEATED",
+    ]);
+    let row = json!({ "id": "1", "at": "2026-01-02T03:04:05.678Z", "n": 7, "price": "19.99", "ok": true, "traits": { "a": 1 }, "tags": ["x"] });
+
+    let body = python.insert(&bigquery, TABLE, &[row], &["the-id"]);
+    let sent = json!({
+        "id": "1", "at": "2026-01-02T03:04:05.678000Z", "n": "7", "price": "19.99", "ok": "true", "traits": "{\"a\": 1}", "tags": ["x"],
+    });
+    assert_eq!(body, json!({ "skipInvalidRows": true, "rows": [{ "insertId": "the-id", "json": sent }] }));
+    assert_eq!(bigquery.table(TABLE).rows()[0]["at"], "2026-01-02T03:04:05.678Z");
+}
+
+#[test]
+fn the_discovery_document_is_the_one_that_google_ships() {
+    let Some(python) = PythonClient::anonymous() else { return };
+    is_current("tests/fixtures/bigquery/discovery.json", &python.script("discovery.py"));
 }

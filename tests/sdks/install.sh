@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the SDK tests (tests/it/sdks.rs) need: the SDKs of package-lock.json and requirements.txt, Chromium and
-# the driver of the `segment` crate. A second run finds its stamps and does nothing.
+# Installs what the SDK tests (tests/it/sdks.rs, tests/it/bigquery_fake.rs) need: the SDKs of package-lock.json and
+# requirements.txt, Chromium and the driver of the `segment` crate. A second run finds its stamps and does nothing.
 #
 # Chromium comes from apt, where this script may: as root, or in CI. Elsewhere install it, or set CHROMIUM to its path.
 set -euo pipefail

@@ -20,6 +20,9 @@ pub(super) struct Method {
 /// Collects what is wrong, and where.
 struct Check<'a> {
     wrong: &'a mut Vec<String>,
+    /// The service takes a 64-bit integer as a number too, and gives it as text:
+    /// <https://protobuf.dev/programming-guides/json/>, read 2026-11-26. Google's own client sends some as numbers.
+    is_request: bool,
 }
 
 /// The method that a verb and a path (without its query) mean.
@@ -59,6 +62,13 @@ impl Method {
         self.description["scopes"].as_array().into_iter().flatten().map(text)
     }
 
+    /// Writes a good request as the service reads it: 64-bit integers become text.
+    pub(super) fn normalise(&self, body: &mut Value) {
+        if let Some(schema) = self.description.get("request") {
+            normalise(schema, body);
+        }
+    }
+
     /// What is wrong with a request.
     pub(super) fn check_request(&self, query: &[(String, String)], body: Option<&Value>) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -72,7 +82,9 @@ impl Method {
             }
         }
         match (self.description.get("request"), body) {
-            (Some(schema), Some(body)) if body.is_object() => Check { wrong: &mut wrong }.value(schema, body, ""),
+            (Some(schema), Some(body)) if body.is_object() => {
+                Check { wrong: &mut wrong, is_request: true }.value(schema, body, "");
+            }
             (Some(_), Some(_)) => wrong.push("the body is no object".to_owned()),
             (Some(_), None) => wrong.push("the body is missing".to_owned()),
             (None, Some(_)) => wrong.push("there is a body".to_owned()),
@@ -85,11 +97,24 @@ impl Method {
     pub(super) fn check_response(&self, body: Option<&Value>) -> Vec<String> {
         let mut wrong = Vec::new();
         match (self.description.get("response"), body) {
-            (Some(schema), Some(body)) => Check { wrong: &mut wrong }.value(schema, body, ""),
+            (Some(schema), Some(body)) => Check { wrong: &mut wrong, is_request: false }.value(schema, body, ""),
             (None, None) => (),
             (Some(_), None) | (None, Some(_)) => wrong.push("there is a body, or none, and should not be".to_owned()),
         }
         wrong
+    }
+}
+
+fn normalise(schema: &'static Value, value: &mut Value) {
+    let schema = resolved(schema);
+    match value {
+        Value::Number(number) if schema["type"] == "string" => *value = number.to_string().into(),
+        Value::Object(fields) => {
+            let known = fields.iter_mut().filter_map(|(name, value)| Some((schema["properties"].get(name)?, value)));
+            known.for_each(|(schema, value)| normalise(schema, value));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| normalise(&schema["items"], item)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => (),
     }
 }
 
@@ -112,6 +137,7 @@ impl Check<'_> {
             ("object", Value::Object(fields)) => return self.fields(schema, fields, at),
             ("array", Value::Array(items)) => return self.items(schema, items, at),
             ("string", Value::String(value)) => is_formatted(schema, value),
+            ("string", Value::Number(number)) => self.is_request && number.is_i64() && schema["format"] == "int64",
             ("integer", Value::Number(number)) => number.is_i64() || number.is_u64(),
             (_, Value::Null) | ("any", _) | ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => true,
             _ => false,
@@ -148,7 +174,6 @@ fn resolved(schema: &'static Value) -> &'static Value {
     schema.get("$ref").map_or(schema, |name| &DOCUMENT["schemas"][text(name)])
 }
 
-/// 64-bit integers are text in JSON: <https://protobuf.dev/programming-guides/json/>, read 2026-11-26.
 fn is_formatted(schema: &'static Value, value: &str) -> bool {
     let is_listed = schema["enum"].as_array().is_none_or(|listed| listed.iter().any(|one| one == value));
     is_listed

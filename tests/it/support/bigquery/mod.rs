@@ -15,6 +15,7 @@ mod discovery;
 mod faults;
 mod insert;
 mod listing;
+mod python;
 mod replies;
 mod schema;
 mod server;
@@ -38,6 +39,7 @@ use tables::{Dataset, Table};
 use tokens::Tokens;
 
 pub(crate) use faults::Fault;
+pub(crate) use python::PythonClient;
 
 /// The server. Dropping it stops it and fails the test if somebody broke the discovery document.
 pub(crate) struct BigQuery {

@@ -184,7 +184,7 @@ impl Shared {
 
     /// The body, if all of the request is as the discovery document has it.
     fn checked(&self, call: &Call, method: &Method) -> Result<Value, Reply> {
-        let body = call.value();
+        let mut body = call.value();
         if body.is_string() {
             self.violation(call, "the body is no JSON");
             return Err(Reply::error(400, "parseError", "Invalid JSON payload received. Expected a value."));
@@ -193,10 +193,11 @@ impl Shared {
         for wrong in &wrong {
             self.violation(call, wrong);
         }
-        match wrong.first() {
-            Some(wrong) => Err(Reply::error(400, "badRequest", &format!("Invalid JSON payload received. {wrong}."))),
-            None => Ok(body),
+        if let Some(wrong) = wrong.first() {
+            return Err(Reply::error(400, "badRequest", &format!("Invalid JSON payload received. {wrong}.")));
         }
+        method.normalise(&mut body);
+        Ok(body)
     }
 
     fn dispatch(

@@ -21,6 +21,9 @@ const ACCOUNT: &str = include_str!("../../../fixtures/auth/service-account.json"
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
+/// What Google's own clients write into `aud`, wherever they send the assertion.
+const GOOGLE: &str = "https://oauth2.googleapis.com/token";
+
 /// How long a token is good for, and the longest that an assertion may be.
 const LIFE: Duration = Duration::from_hours(1);
 
@@ -97,7 +100,7 @@ impl Tokens {
         if !is_ours || !is_signed(&account, signed, &decoded(signature)?) {
             return Err(invalid("Invalid JWT Signature."));
         }
-        if claims["aud"] != format!("{}/token", self.endpoint) {
+        if claims["aud"] != format!("{}/token", self.endpoint) && claims["aud"] != GOOGLE {
             return Err(invalid("Invalid JWT: Failed audience check."));
         }
         let (issued, ends) = (claims["iat"].as_i64().ok_or(malformed)?, claims["exp"].as_i64().ok_or(malformed)?);
