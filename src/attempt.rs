@@ -24,6 +24,8 @@ pub enum Outcome {
     Dropped,
     /// Worth another try.
     Failed(Failure),
+    /// What it is for is not ready yet (a table that was just made): it waits, and the try does not count.
+    Held(Failure),
     /// The request as a whole was too large, or refused without a word on which item was bad: its halves are sent on
     /// their own. One item alone is refused.
     Split(Failure),
@@ -77,7 +79,7 @@ pub struct SentRequest {
 pub enum Reason {
     /// The reply had this HTTP status.
     Status(u16),
-    /// A `response` rule of the destination decided.
+    /// What the reply says decided: a `response` rule of the destination, or the service's word on this item.
     Response,
     /// No reply in time.
     Timeout,
@@ -191,9 +193,11 @@ impl Outcome {
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Delivered | Self::Dropped => None,
-            Self::Failed(failure) | Self::Split(failure) | Self::Unauthorized(failure) | Self::Refused(failure) => {
-                Some(failure)
-            }
+            Self::Failed(failure)
+            | Self::Held(failure)
+            | Self::Split(failure)
+            | Self::Unauthorized(failure)
+            | Self::Refused(failure) => Some(failure),
         }
     }
 }

@@ -56,7 +56,7 @@ const PAUSE: SignedDuration = SignedDuration::from_secs(60);
 ///
 /// `attempts` counts this try. `jitter` is a draw from `0.0..1.0`: the wait is a share of the backoff ("full jitter",
 /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>, read 2026-11-22). A `Retry-After` is
-/// honoured up to `policy.delay_max`. An event of a paused destination is never given up on: the fault is ours.
+/// honoured up to `policy.delay_max`. An event that is held back for its table is given up on by age alone. An event of a paused destination is never given up on: the fault is ours.
 #[must_use]
 pub fn decide(outcome: &Outcome, attempts: &Attempts, policy: &RetryPolicy, now: Timestamp, jitter: f64) -> Verdict {
     let failure = match outcome {
@@ -64,9 +64,10 @@ pub fn decide(outcome: &Outcome, attempts: &Attempts, policy: &RetryPolicy, now:
         Outcome::Dropped => return Verdict::Dropped,
         Outcome::Refused(failure) | Outcome::Split(failure) => return Verdict::Dead(failure.clone()),
         Outcome::Unauthorized(failure) => return Verdict::RetryAt(now + PAUSE, failure.clone()),
-        Outcome::Failed(failure) => failure,
+        Outcome::Failed(failure) | Outcome::Held(failure) => failure,
     };
-    if policy.is_exhausted(attempts, now) {
+    let is_counted = matches!(outcome, Outcome::Failed(_));
+    if policy.is_exhausted(is_counted.then_some(attempts.count), attempts, now) {
         return Verdict::Dead(failure.clone());
     }
     Verdict::RetryAt(now + policy.delay(attempts.count, failure.retry_after, jitter), failure.clone())
@@ -87,9 +88,10 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    fn is_exhausted(&self, attempts: &Attempts, now: Timestamp) -> bool {
+    fn is_exhausted(&self, tries: Option<u32>, attempts: &Attempts, now: Timestamp) -> bool {
         let tried_for = attempts.first_at.map_or(SignedDuration::ZERO, |first_at| now.duration_since(first_at));
-        self.attempts_max.is_some_and(|max| attempts.count >= max) || tried_for >= signed(self.give_up_after)
+        self.attempts_max.is_some_and(|max| tries.is_some_and(|tries| tries >= max))
+            || tried_for >= signed(self.give_up_after)
     }
 
     fn delay(&self, count: u32, retry_after: Option<SignedDuration>, jitter: f64) -> SignedDuration {
@@ -112,7 +114,7 @@ impl Health {
     #[must_use]
     pub fn overall(outcomes: &[Outcome]) -> &Outcome {
         let unauthorized = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Unauthorized(_)));
-        let is_all_failed = outcomes.iter().all(|outcome| matches!(outcome, Outcome::Failed(_)));
+        let is_all_failed = outcomes.iter().all(|outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Held(_)));
         match (unauthorized, outcomes.first()) {
             (Some(outcome), _) => outcome,
             (None, Some(outcome)) if is_all_failed => outcome,
@@ -125,7 +127,7 @@ impl Health {
         let was_resting = self.rest.is_some();
         match outcome {
             Outcome::Unauthorized(_) => self.rest = Some(Rest { until: now + PAUSE, why: RestReason::Paused }),
-            Outcome::Failed(failure) => self.note_failure(failure, policy, now, jitter),
+            Outcome::Failed(failure) | Outcome::Held(failure) => self.note_failure(failure, policy, now, jitter),
             Outcome::Delivered | Outcome::Dropped | Outcome::Split(_) | Outcome::Refused(_) => *self = Self::default(),
         }
         was_resting != self.rest.is_some()

@@ -32,6 +32,7 @@ Examples:
   libroseg check libroseg.toml examples/configs/*.toml
   libroseg check --env-file .env --deny warnings
   libroseg check --assume-env --target vercel --max-duration 60s
+  libroseg check --assume-env --print-ddl | bq query --use_legacy_sql=false
   libroseg check --assume-env --format github
   libroseg check --assume-env --format sarif > libroseg.sarif";
 
@@ -62,6 +63,10 @@ pub(super) struct Options {
     /// Do not run the tests that the files carry
     #[arg(long)]
     no_tests: bool,
+
+    /// Print the CREATE TABLE of every BigQuery table that a `schema` declares, for files that are right
+    #[arg(long, conflicts_with = "format")]
+    print_ddl: bool,
 
     /// Say as well what cannot work there
     #[arg(long, value_name = "PLACE", value_enum)]
@@ -113,6 +118,8 @@ struct Told {
     denied: usize,
     /// What it sets up, unless it has errors.
     summary: Option<Summary>,
+    /// The statements that make its tables, each once.
+    ddl: Vec<String>,
 }
 
 /// Where something stands in a file: lines and columns from 1, columns in characters; the end is not part of it.
@@ -144,7 +151,9 @@ pub(super) fn run(files: &[PathBuf], options: &Options, variables: &BTreeMap<Str
         }
     };
     let files: Vec<File> = files.iter().map(|file| check(file, options, &variables)).collect();
+    let prints_ddl = options.print_ddl && files.iter().all(|file| file.exit_code() == DONE);
     let answer = match options.format {
+        _ if prints_ddl => ddl(&files),
         Format::Human => human::answer(&files),
         Format::Json => json::answer(&files),
         Format::Sarif => sarif::answer(&files),
@@ -167,6 +176,7 @@ fn check(path: &Path, options: &Options, variables: &BTreeMap<String, String>) -
     let result = match reload::check(path, &environment) {
         Ok((text, result)) => {
             let mut summary = result.as_ref().ok().map(|compiled| Summary::of(&compiled.plan));
+            let ddl = result.as_ref().map(|compiled| statements(&compiled.plan)).unwrap_or_default();
             let odd = |compiled: config::Compiled| [compiled.warnings, compiled.notes].concat();
             let mut diagnostics = result.map_or_else(|mistakes| mistakes, odd);
             diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
@@ -178,11 +188,32 @@ fn check(path: &Path, options: &Options, variables: &BTreeMap<String, String>) -
             summary = summary.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
             diagnostics.retain(|diagnostic| diagnostic.is_error() || !options.allows(diagnostic.code));
             let denied = diagnostics.iter().filter(|diagnostic| options.denies(diagnostic)).count();
-            Ok(Told { text, diagnostics, denied, summary })
+            Ok(Told { text, diagnostics, denied, summary, ddl })
         }
         Err(error) => Err(std::error::Error::source(&error).unwrap_or(&error).to_string()),
     };
     File { name: path.display().to_string(), result }
+}
+
+/// What makes the tables of a plan.
+fn statements(plan: &Plan) -> Vec<String> {
+    let declared = plan.destinations.iter().flat_map(|destination| {
+        let tables = destination.tables().into_iter().filter(|table| !table.shape.columns.is_empty());
+        tables.map(|table| format!("-- {}\n{}", destination.name, table.shape.ddl(&table.name)))
+    });
+    let mut all: Vec<String> = Vec::new();
+    declared.for_each(|statement| all.extend((!all.contains(&statement)).then_some(statement)));
+    all
+}
+
+/// All statements; whoever finds none is told why.
+fn ddl(files: &[File]) -> String {
+    let all = files.iter().filter_map(|file| file.result.as_ref().ok()).flat_map(|told| &told.ddl);
+    let all: Vec<&str> = all.map(String::as_str).collect();
+    if all.is_empty() {
+        super::note(format_args!("no `schema` of a BigQuery destination that is on declares a table"));
+    }
+    all.join("\n")
 }
 
 /// Runs the tests of a file. Answers how many there are, and what is wrong with them.

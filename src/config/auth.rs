@@ -5,6 +5,7 @@ pub(super) mod google;
 pub(super) mod hmac;
 pub(super) mod oauth2;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::address;
@@ -13,6 +14,7 @@ use super::diagnostic::Diagnostic;
 use super::expressions::{Expressions, has_braces};
 use super::spelling::alternatives;
 use super::table::{Field, Table};
+use crate::plan::auth::google::Wants;
 use crate::plan::{Auth, Rule};
 
 /// The ways there are.
@@ -71,6 +73,19 @@ fn read_kind(expressions: &Expressions<'_>, field: &Field<'_>) -> Option<Auth> {
             Some(source) => Auth::Token(Arc::new(source)),
             None => Auth::Bearer(UNKNOWN.to_owned()),
         }),
+    }
+}
+
+/// A token of Google's for this scope, with credentials that stand elsewhere than in `auth`.
+pub(super) fn google(
+    expressions: &Expressions<'_>,
+    at: Range<usize>,
+    credentials: Option<&Field<'_>>,
+    scope: &str,
+) -> Auth {
+    match google::token_source(expressions, at, credentials, Wants::Scope(scope.to_owned()), None) {
+        Some(source) => Auth::Token(Arc::new(source)),
+        None => Auth::Bearer(UNKNOWN.to_owned()),
     }
 }
 

@@ -85,6 +85,7 @@ codes! {
         PathAfterQuery "path-after-query": "`path` would be appended behind the `?` of `url`", "Put the parameters into `query`";
         HostFromEvent "host-from-event": "An event could choose where it is sent", "Write scheme and host as constants; events may shape what follows the host's `/`";
         BadJson "bad-json": "A string that holds JSON cannot be read as JSON", "Correct it where the caret points";
+        BadRow "bad-row": "A row has a column that `schema` does not declare, lacks one that must have a value, or gives one a value of another type", "Make the row and `schema` agree";
         BadSchema "bad-schema": "A tracking plan's schema is not JSON, is no JSON Schema, or refers to another one", "Correct it where the message says";
         AlwaysTrue "always-true": "A condition is text around an expression, which always holds", "Write one `{{ expression }}` and nothing around it";
 
@@ -107,6 +108,7 @@ codes! {
     Warning {
         NoSources "no-sources": "There are no `[sources]`: nobody can send", "Add `[sources.NAME]` with `write_keys`";
         NoDestinations "no-destinations": "There are no `[destinations]`: events go nowhere", "Add `[destinations.NAME]`";
+        JsonTwice "json-twice": "A value is written as JSON text where it would become JSON by itself", "Leave `| json` out";
         Unused "unused": "A `let`, a table or a name in `env` is defined and never used", "Use it or remove it";
         Shadowed "shadowed": "A `let` hides a field of the event", "Rename it, or read the field as `message.NAME`";
         Unreachable "unreachable": "A rule or a response can never be asked: one before it takes everything", "Move it up, or narrow the one before it";

@@ -9,11 +9,12 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::auth;
+use super::bigquery;
 use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::expressions::{Expressions, Switch, Uses};
 use super::fingerprint::Fingerprint;
-use super::request::{self, Layers, REQUEST_KEYS};
+use super::request::{self, BATCH_DEFAULTS, BatchOf, Layers, REQUEST_KEYS};
 use super::response;
 use super::rule::{self, MATCH_KEYS, Match};
 use super::sample;
@@ -25,7 +26,7 @@ use crate::attempt::{DestinationName, Start};
 use crate::event::{Kind, SourceName};
 use crate::expr::template::Template;
 use crate::plan::{
-    Auth, BatchSettings, Compression, Destination, DestinationKind, Disabled, Encoding, FileSettings, Limit,
+    Auth, BatchSettings, BigQuery, Compression, Destination, DestinationKind, Disabled, Encoding, FileSettings, Limit,
     RequestTemplate, Rule, TrackingPlan, Trigger,
 };
 use crate::retry::RetryPolicy;
@@ -69,15 +70,17 @@ pub(super) struct Definitions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Type {
     Http,
+    BigQuery,
     File,
     Stdout,
 }
 
-pub(super) const TYPES: [(&str, Type); 3] = [("http", Type::Http), ("file", Type::File), ("stdout", Type::Stdout)];
+pub(super) const TYPES: [(&str, Type); 4] =
+    [("http", Type::Http), ("bigquery", Type::BigQuery), ("file", Type::File), ("stdout", Type::Stdout)];
 
 /// Keys of an HTTP destination and of its rules.
 const HTTP_KEYS: [&str; 6] = ["url", "method", "headers", "query", "encoding", "auth"];
-/// Keys of an HTTP destination alone.
+/// Keys of whatever answers over HTTP, and not of its rules.
 const HTTP_DESTINATION_KEYS: [&str; 1] = ["response"];
 /// Keys of a file. `path` is one as well, which an HTTP destination understands otherwise.
 const FILE_KEYS: [&str; 2] = ["format", "rotate"];
@@ -172,11 +175,15 @@ impl Type {
 
     /// Keys that `[defaults]` may hold for other types.
     fn foreign_keys(self) -> Vec<&'static str> {
-        let http = HTTP_KEYS.iter().chain(&HTTP_DESTINATION_KEYS).copied();
+        let answers = HTTP_DESTINATION_KEYS.into_iter();
+        let bigquery = bigquery::DESTINATION_KEYS.into_iter().chain(bigquery::RULE_KEYS);
         match self {
-            Self::Http => FILE_KEYS.to_vec(),
-            Self::File => http.collect(),
-            Self::Stdout => http.chain(FILE_KEYS).chain(["path", COMPRESSION]).collect(),
+            Self::Http => bigquery.chain(FILE_KEYS).collect(),
+            Self::BigQuery => HTTP_KEYS.into_iter().chain(FILE_KEYS).chain(["path", "body"]).collect(),
+            Self::File => answers.chain(HTTP_KEYS).chain(bigquery).collect(),
+            Self::Stdout => {
+                answers.chain(HTTP_KEYS).chain(bigquery).chain(FILE_KEYS).chain(["path", COMPRESSION]).collect()
+            }
         }
     }
 }
@@ -234,6 +241,8 @@ pub(super) fn read(around: &Surroundings<'_>, field: &Field<'_>, entries: &DeTab
 /// something in the request tells that it is the same.
 fn note_repeats(expressions: &Expressions<'_>, field: &Field<'_>, destination: &Destination, uses: &Uses) {
     let is_repeated = destination.retry.attempts_max != Some(1) && !uses.reads_id;
+    // What BigQuery goes by is set unless the file says otherwise.
+    let is_repeated = is_repeated && !matches!(destination.kind, DestinationKind::BigQuery(_));
     if is_repeated && destination.rules.iter().any(counts) {
         let message = "a request whose answer is lost is sent again, and nothing in it says that it is the same event";
         let note = Diagnostic::note(Code::MayRepeat, field.key_span(), message);
@@ -249,15 +258,15 @@ fn counts(rule: &Rule) -> bool {
 
 fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) -> Option<Destination> {
     let expressions = around.expressions;
-    let (written_as, kind) = kind(expressions, table);
+    let (written_as, kind, auth) = kind(expressions, table);
     let lets = lets(around, table);
     let templates = expressions.define(&lets);
     let integrations = integrations(field.name, table);
     let consent = table.get("consent").map(|field| consent(expressions, &field)).unwrap_or_default();
     let sample = table.get("sample").map(|field| sample::read(expressions, &field));
-    let retry = retry(expressions, table);
+    let retry = retry(expressions, table, written_as);
     let mut limit = limit(table);
-    if kind != Some(DestinationKind::Http) {
+    if matches!(written_as, Some(Type::File | Type::Stdout)) {
         // One writer keeps the order.
         limit.concurrency = 1;
     }
@@ -267,21 +276,29 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
     let order_by = table.get("order_by").filter(is_order).map(|field| order_by(expressions, &field));
     let start = table.get("start").map(|field| field.word(&STARTS));
     let when = rule::when(expressions, table, Sees::Event);
-    let responses = (written_as == Some(Type::Http)).then(|| table.get("response")).flatten();
+    let answers = matches!(written_as, Some(Type::Http | Type::BigQuery));
+    let responses = answers.then(|| table.get("response")).flatten();
     let responses = responses.map(|field| response::read(expressions, &field)).unwrap_or_default();
     let is_http = written_as == Some(Type::Http);
-    let auth = if is_http { auth::read(expressions, table) } else { Auth::None };
     let rules = written_as.and_then(|written_as| rules(expressions, table, written_as));
     let read = rules.as_deref().unwrap_or_default();
     if is_http {
         auth::check_headers(expressions, table, &auth, read);
     }
-    let body_compression = if is_http { body_compression(expressions, table, &auth, read) } else { Compression::None };
+    let body_compression = match written_as {
+        Some(Type::Http) => body_compression(expressions, table, &auth, read, Compression::None),
+        Some(Type::BigQuery) => body_compression(expressions, table, &auth, read, Compression::Gzip),
+        Some(Type::File | Type::Stdout) | None => Compression::None,
+    };
+    let has_one_table = read.iter().all(|rule| rule.request.insert.iter().all(|insert| insert.table.is_constant()));
     table.finish();
     Some(Destination {
         name: DestinationName::from(field.name),
         fingerprint: 0,
-        kind: kind?,
+        kind: match kind? {
+            DestinationKind::BigQuery(settings) => DestinationKind::BigQuery(BigQuery { has_one_table, ..settings }),
+            other @ (DestinationKind::Http | DestinationKind::File(_) | DestinationKind::Stdout) => other,
+        },
         integrations,
         consent,
         sources: around.sources.clone(),
@@ -312,10 +329,11 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
 
 // --- what it is
 
-/// The type, and its settings where they are right.
-fn kind(expressions: &Expressions<'_>, table: &Table<'_>) -> (Option<Type>, Option<DestinationKind>) {
-    let word = table.get("type").map(|field| field.word_or_later(&TYPES, &["bigquery"]));
+/// The type, its settings where they are right, and who we are there.
+fn kind(expressions: &Expressions<'_>, table: &Table<'_>) -> (Option<Type>, Option<DestinationKind>, Auth) {
+    let word = table.get("type").map(|field| field.word(&TYPES));
     let written_as = word.unwrap_or(Some(Type::Http));
+    let mut auth = Auth::None;
     let kind = match written_as {
         None => {
             any_key(table);
@@ -323,32 +341,49 @@ fn kind(expressions: &Expressions<'_>, table: &Table<'_>) -> (Option<Type>, Opti
         }
         Some(Type::Http) => {
             table.not_here(&FILE_KEYS, "is for `type = \"file\"`");
+            not_bigquery(table);
+            auth = auth::read(expressions, table);
             Some(DestinationKind::Http)
+        }
+        Some(Type::BigQuery) => {
+            table.not_here(&["url", "headers", "query", "encoding", "auth"], "is for `type = \"http\"`");
+            table.not_here(&["path"], "is for `type = \"http\"` and `type = \"file\"`");
+            table.not_here(&["body"], "is called `row` where `type = \"bigquery\"`");
+            table.not_here(&FILE_KEYS, "is for `type = \"file\"`");
+            bigquery::settings(expressions, table).map(|(settings, credentials)| {
+                auth = credentials;
+                DestinationKind::BigQuery(settings)
+            })
         }
         Some(Type::File) => {
             not_http(table);
+            not_bigquery(table);
             file(expressions, table).map(DestinationKind::File)
         }
         Some(Type::Stdout) => {
             not_http(table);
+            not_bigquery(table);
             table.not_here(&FILE_KEYS, "is for `type = \"file\"`");
             table.not_here(&["path", COMPRESSION], "is for `type = \"http\"` and `type = \"file\"`");
             Some(DestinationKind::Stdout)
         }
     };
-    (written_as, kind)
+    (written_as, kind, auth)
 }
 
 /// Not known what it is: any key of any type may be right.
 fn any_key(table: &Table<'_>) {
-    let of_types = HTTP_KEYS.iter().chain(&HTTP_DESTINATION_KEYS).chain(&FILE_KEYS).chain(&BIGQUERY_KEYS);
+    let of_types = HTTP_KEYS.iter().chain(&HTTP_DESTINATION_KEYS).chain(&FILE_KEYS);
+    let of_types = of_types.chain(&bigquery::DESTINATION_KEYS).chain(&bigquery::RULE_KEYS);
     for key in of_types.chain(&REQUEST_KEYS).chain(&MATCH_KEYS).chain(&["rules", "batch", COMPRESSION]) {
         table.tolerate(key);
     }
 }
 
-const BIGQUERY_KEYS: [&str; 9] =
-    ["endpoint", "project", "dataset", "table", "credentials", "row", "insert_id", "create_table", "schema"];
+fn not_bigquery(table: &Table<'_>) {
+    table.not_here(&bigquery::DESTINATION_KEYS, "is for `type = \"bigquery\"`");
+    table.not_here(&bigquery::RULE_KEYS, "is for `type = \"bigquery\"`");
+}
 
 fn not_http(table: &Table<'_>) {
     table.not_here(&HTTP_KEYS, "is for `type = \"http\"`");
@@ -373,8 +408,14 @@ fn file(expressions: &Expressions<'_>, table: &Table<'_>) -> Option<FileSettings
 }
 
 /// How request bodies are packed.
-fn body_compression(expressions: &Expressions<'_>, table: &Table<'_>, auth: &Auth, rules: &[Rule]) -> Compression {
-    let Some(field) = table.get(COMPRESSION) else { return Compression::None };
+fn body_compression(
+    expressions: &Expressions<'_>,
+    table: &Table<'_>,
+    auth: &Auth,
+    rules: &[Rule],
+    usual: Compression,
+) -> Compression {
+    let Some(field) = table.get(COMPRESSION) else { return usual };
     let compression = field.word(&BODY_COMPRESSIONS).unwrap_or_default();
     if compression == Compression::None {
         return compression;
@@ -436,8 +477,11 @@ fn consent(expressions: &Expressions<'_>, field: &Field<'_>) -> Vec<String> {
     categories
 }
 
-fn retry(expressions: &Expressions<'_>, table: &Table<'_>) -> RetryPolicy {
+fn retry(expressions: &Expressions<'_>, table: &Table<'_>, written_as: Option<Type>) -> RetryPolicy {
     let mut policy = RetryPolicy::default();
+    if written_as == Some(Type::BigQuery) {
+        policy.delay_max = bigquery::DELAY_MAX;
+    }
     let Some(field) = table.get("retry") else { return policy };
     let Some(table) = field.table("`retry`") else { return policy };
     let first = table.get("first");
@@ -592,7 +636,10 @@ fn rules(expressions: &Expressions<'_>, table: &Table<'_>, written_as: Type) -> 
     let has_each = |table: &Table<'_>| table.entries().contains_key("each");
     let sees =
         if tables.iter().all(has_each) && (!tables.is_empty() || has_each(table)) { Sees::Item } else { Sees::Event };
-    let shared = request::batch(expressions, &alone, written_as == Type::Http, sees, usual_batch(written_as));
+    let shared = request::batch(expressions, &alone, batch_of(written_as), sees, usual_batch(written_as));
+    if written_as == Type::BigQuery {
+        bigquery::check_batch(expressions, &alone, shared.as_deref());
+    }
     let mut rules = Rules { expressions, destination: table, written_as, shared, seen: BTreeMap::new() };
     if fields.is_empty() {
         let rule = rules.read(0, None);
@@ -617,8 +664,18 @@ fn usual_batch(written_as: Type) -> Option<Arc<BatchSettings>> {
     let (events_max, bytes_max, age_max) = FILE_BATCH;
     match written_as {
         Type::File => Some(Arc::new(BatchSettings { events_max, bytes_max, age_max, by: None, body: None })),
+        Type::BigQuery => {
+            let request::BatchDefaults { events_max, bytes_max, age_max } = bigquery::BATCH;
+            let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+            Some(Arc::new(BatchSettings { events_max, bytes_max, age_max, by: None, body: None }))
+        }
         Type::Http | Type::Stdout => None,
     }
+}
+
+fn batch_of(written_as: Type) -> BatchOf {
+    let defaults = if written_as == Type::BigQuery { bigquery::BATCH } else { BATCH_DEFAULTS };
+    BatchOf { has_envelope: written_as == Type::Http, defaults }
 }
 
 /// The rules of one destination, one after the other.
@@ -641,16 +698,19 @@ impl<'t, 'a> Rules<'t, 'a> {
         let when = table.map(|table| rule::when(self.expressions, table, Sees::Event)).unwrap_or_default();
         let sees = if own.entries().contains_key("each") { Sees::Item } else { Sees::Event };
         let layers = Layers { destination: self.destination, rule: table };
-        let is_http = self.written_as == Type::Http;
         let request = match self.written_as {
             Type::Http => request::http(self.expressions, &layers, sees),
+            Type::BigQuery => bigquery::insert(self.expressions, &layers, sees),
             Type::File | Type::Stdout => request::lines(self.expressions, &layers, sees),
         };
         let shared = self.shared.clone();
         let batch = match table {
-            Some(_) => request::batch(self.expressions, &layers, is_http, sees, shared),
+            Some(_) => request::batch(self.expressions, &layers, batch_of(self.written_as), sees, shared),
             None => shared,
         };
+        if table.is_some_and(|table| table.entries().contains_key("batch")) && self.written_as == Type::BigQuery {
+            bigquery::check_batch(self.expressions, &layers, batch.as_deref());
+        }
         if let Some(table) = table {
             self.check_foreign(table);
             table.not_yet(&["let"]);
@@ -678,6 +738,13 @@ impl<'t, 'a> Rules<'t, 'a> {
         table.not_here(&ONLY_DESTINATIONS, "belongs into the destination, not into a rule");
         if self.written_as != Type::Http {
             table.not_here(&["url", "path", "method", "headers", "query", "encoding"], "is for `type = \"http\"`");
+        }
+        match self.written_as {
+            Type::BigQuery => {
+                table.not_here(&["body"], "is called `row` where `type = \"bigquery\"`");
+                table.not_here(&bigquery::DESTINATION_KEYS, "belongs into the destination, not into a rule");
+            }
+            Type::Http | Type::File | Type::Stdout => not_bigquery(table),
         }
     }
 
@@ -715,7 +782,10 @@ impl<'t, 'a> Rules<'t, 'a> {
             Some(rule) => hash.table(rule.entries(), &[]),
             None => MATCH_KEYS.iter().fold(&mut hash, |hash, key| add_key(hash, destination, key)),
         };
-        REQUEST_KEYS.iter().fold(&mut hash, |hash, key| add_key(hash, destination, key));
+        REQUEST_KEYS
+            .iter()
+            .chain(&bigquery::RULE_KEYS[..5])
+            .fold(&mut hash, |hash, key| add_key(hash, destination, key));
         let equals_before = self.seen.entry(hash.finish()).or_default();
         hash.add(*equals_before);
         *equals_before += 1;

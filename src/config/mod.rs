@@ -10,6 +10,7 @@
 
 mod address;
 mod auth;
+mod bigquery;
 mod cases;
 mod changes;
 mod codes;

@@ -48,6 +48,31 @@ pub(super) const BATCH_EVENTS: usize = 100;
 pub(super) const BATCH_BYTES: u64 = 1_000_000;
 pub(super) const BATCH_AGE: Duration = Duration::from_secs(1);
 
+/// What batches are where the file does not say.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_field_names, reason = "two answers")]
+pub(super) struct BatchDefaults {
+    /// Items in one request.
+    pub events_max: usize,
+    /// Bytes of its body.
+    pub bytes_max: u64,
+    /// How long the first item waits.
+    pub age_max: Duration,
+}
+
+/// What batches of one type of destination are like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchOf {
+    /// Whether the file may shape an envelope.
+    pub has_envelope: bool,
+    /// What holds where the file does not say.
+    pub defaults: BatchDefaults,
+}
+
+/// Those of most services.
+pub(super) const BATCH_DEFAULTS: BatchDefaults =
+    BatchDefaults { events_max: BATCH_EVENTS, bytes_max: BATCH_BYTES, age_max: BATCH_AGE };
+
 /// What batches may be: a body is made in memory.
 pub(super) const BATCH_EVENTS_RANGE: RangeInclusive<u64> = 1..=100_000;
 pub(super) const BATCH_BYTES_RANGE: RangeInclusive<u64> = 1..=1 << 30;
@@ -57,7 +82,7 @@ pub(super) const BATCH_AGES: RangeInclusive<Duration> = Duration::ZERO..=Duratio
 
 impl<'a> Layers<'_, 'a> {
     /// The rule's value of a key, else the destination's.
-    fn get(&self, key: &'static str) -> Option<Field<'a>> {
+    pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
         let below = self.destination.get(key);
         self.rule.and_then(|rule| rule.get(key)).or(below)
     }
@@ -120,6 +145,7 @@ pub(super) fn http(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees:
         body,
         encoding: encoding?,
         omit,
+        insert: None,
         address: OnceLock::new(),
     })
 }
@@ -139,6 +165,7 @@ pub(super) fn lines(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees
         }),
         encoding: Encoding::Ndjson,
         omit: omit(layers),
+        insert: None,
         address: OnceLock::new(),
     })
 }
@@ -147,7 +174,7 @@ fn whole_event() -> Mapping {
     Mapping::Template(Template::parse("{{ message }}").expect("the whole event is an expression"))
 }
 
-fn omit(layers: &Layers<'_, '_>) -> Omit {
+pub(super) fn omit(layers: &Layers<'_, '_>) -> Omit {
     layers.get("omit").and_then(|field| field.word(&OMITS)).unwrap_or_default()
 }
 
@@ -259,47 +286,48 @@ fn check_multipart(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, heade
 pub(super) fn batch(
     expressions: &Expressions<'_>,
     layers: &Layers<'_, '_>,
-    is_http: bool,
+    of: BatchOf,
     sees: Sees,
     around: Option<Arc<BatchSettings>>,
 ) -> Option<Arc<BatchSettings>> {
     let below = layers.destination.get("batch");
     let Some(rule) = layers.rule else {
-        return below.map_or(around, |field| settings(expressions, &field, is_http, sees));
+        return below.map_or(around, |field| settings(expressions, &field, of, sees));
     };
     let Some(own) = rule.get("batch") else { return around };
     let (Some(DeValue::Table(below)), DeValue::Table(above)) = (below.map(|below| below.raw()), own.raw()) else {
-        return settings(expressions, &own, is_http, sees);
+        return settings(expressions, &own, of, sees);
     };
     let mut both: DeTable<'_> = below.clone();
     both.extend(above.iter().map(|(key, value)| (key.clone(), value.clone())));
     let table = Table::new(expressions.findings, &both, "`batch`", own.key_span());
-    read_batch(expressions, &table, is_http, sees).map(Arc::new)
+    read_batch(expressions, &table, of, sees).map(Arc::new)
 }
 
 /// Reads `batch`; `false` is none.
-fn settings(expressions: &Expressions<'_>, field: &Field<'_>, is_http: bool, sees: Sees) -> Option<Arc<BatchSettings>> {
+fn settings(expressions: &Expressions<'_>, field: &Field<'_>, of: BatchOf, sees: Sees) -> Option<Arc<BatchSettings>> {
     if let DeValue::Boolean(false) = field.raw() {
         return None;
     }
     let table = field.table("`batch`")?;
-    read_batch(expressions, &table, is_http, sees).map(Arc::new)
+    read_batch(expressions, &table, of, sees).map(Arc::new)
 }
 
-fn read_batch(expressions: &Expressions<'_>, table: &Table<'_>, is_http: bool, sees: Sees) -> Option<BatchSettings> {
+fn read_batch(expressions: &Expressions<'_>, table: &Table<'_>, of: BatchOf, sees: Sees) -> Option<BatchSettings> {
     let events_max = table.get("max_events").map(|field| field.count_usize(BATCH_EVENTS_RANGE));
     let bytes_max = table.get("max_bytes").map(|field| field.size(BATCH_BYTES_RANGE));
     let age_max = table.get("max_age").map(|field| field.duration(BATCH_AGES));
     let by = table.get("by").map(|field| expressions.template(&field.text()?, sees));
-    if !is_http {
-        table.not_here(&["body"], "is an envelope, which lines in a file do not have");
+    if !of.has_envelope {
+        table.not_here(&["body"], "is an envelope, which only `type = \"http\"` has");
     }
-    let body = is_http.then(|| table.get("body")).flatten().map(|field| mapping(expressions, &field, Sees::Batch));
+    let body =
+        of.has_envelope.then(|| table.get("body")).flatten().map(|field| mapping(expressions, &field, Sees::Batch));
     table.finish();
     Some(BatchSettings {
-        events_max: events_max.unwrap_or(Some(BATCH_EVENTS))?,
-        bytes_max: usize::try_from(bytes_max.unwrap_or(Some(BATCH_BYTES))?).unwrap_or(usize::MAX),
-        age_max: age_max.unwrap_or(Some(BATCH_AGE))?,
+        events_max: events_max.unwrap_or(Some(of.defaults.events_max))?,
+        bytes_max: usize::try_from(bytes_max.unwrap_or(Some(of.defaults.bytes_max))?).unwrap_or(usize::MAX),
+        age_max: age_max.unwrap_or(Some(of.defaults.age_max))?,
         by: match by {
             Some(by) => Some(by?),
             None => None,

@@ -111,7 +111,7 @@ impl Vercel<'_> {
                 self.findings
                     .add(error.help("send the events over HTTP, or let `type = \"stdout\"` put them into the logs"));
             }
-            DestinationKind::Http | DestinationKind::Stdout => {}
+            DestinationKind::Http | DestinationKind::BigQuery(_) | DestinationKind::Stdout => {}
         }
         self.timeout(destination);
         self.retry(destination);
@@ -124,8 +124,7 @@ impl Vercel<'_> {
     }
 
     fn timeout(&self, destination: &Destination) {
-        let is_http = matches!(destination.kind, DestinationKind::Http);
-        if is_http && destination.timeout >= self.duration_max {
+        if destination.is_http() && destination.timeout >= self.duration_max {
             let timeout = written_duration(destination.timeout);
             let error =
                 self.too_long(destination.name.as_str(), &["timeout"], &format!("a request may take {timeout}"));

@@ -246,7 +246,7 @@ impl Tally {
         let count = match outcome {
             Outcome::Delivered => &mut self.delivered,
             Outcome::Dropped => &mut self.dropped,
-            Outcome::Failed(_) => &mut self.failed,
+            Outcome::Failed(_) | Outcome::Held(_) => &mut self.failed,
             Outcome::Unauthorized(_) => &mut self.unauthorized,
             Outcome::Refused(_) | Outcome::Split(_) => &mut self.refused,
         };

@@ -95,7 +95,7 @@ impl Progress {
                 let trace = self.attempts.refused.is_empty().then(|| carrier.trace(&item));
                 self.attempts.refused.push((item.key, Failure { trace, ..failure }));
             }
-            Outcome::Failed(_) | Outcome::Unauthorized(_) => {
+            Outcome::Failed(_) | Outcome::Held(_) | Outcome::Unauthorized(_) => {
                 self.note_failed(Failed { outcome, item, carrier: carrier.clone() });
             }
         }

@@ -11,9 +11,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::auth::token::TokenSource;
 use super::auth::{AUTHORIZATION, hex};
+use super::bigquery::Shape;
 use super::error::RuleError;
 use super::multipart::Multipart;
-use super::{BatchSettings, Compression, Destination, DestinationKind, Encoding, Rule};
+use super::{BatchSettings, Compression, Destination, Encoding, Rule};
 use crate::attempt::ItemKey;
 use crate::event::MessageId;
 use crate::expr::{EvalError, Items, Scope, percent_encode};
@@ -74,6 +75,8 @@ pub struct Request {
     pub timeout: Duration,
     /// Where the token comes from that it needs; until it has one, `authorization` holds [`TOKEN_PLACEHOLDER`].
     pub token: Option<Arc<TokenSource>>,
+    /// How the table is declared that its rows go to, for BigQuery.
+    pub shape: Option<Arc<Shape>>,
 }
 
 /// What stands in `authorization` for a token that has yet to be asked for.
@@ -163,7 +166,8 @@ impl Destination {
         let headers = self.request_headers(address, body.as_ref().map(|body| &*body.content_type));
         let body = body.map(|body| self.packed(&body.bytes)).transpose().map_err(|error| self.error(None, error))?;
         let (method, url) = (address.method.clone(), address.url.clone());
-        let mut request = Request { method, url, headers, body, timeout: self.timeout, token: None };
+        let shape = rule.request.insert.as_ref().map(|insert| Arc::clone(&insert.shape));
+        let mut request = Request { method, url, headers, body, timeout: self.timeout, token: None, shape };
         let signed = self.auth.apply(&mut request, || batch.id(), now);
         signed.map_err(|error| self.error(None, error).within("auth"))?;
         Ok(request)
@@ -172,7 +176,7 @@ impl Destination {
     /// The headers of the file, and those that go with a body of this type, if there is one.
     pub(super) fn request_headers(&self, address: &Address, content_type: Option<&str>) -> Vec<(String, String)> {
         let mut headers = address.headers.clone();
-        let Some(content_type) = content_type.filter(|_| self.kind == DestinationKind::Http) else { return headers };
+        let Some(content_type) = content_type.filter(|_| self.is_http()) else { return headers };
         if !headers.iter().any(|(name, _)| name == "content-type") {
             headers.push(("content-type".to_owned(), content_type.to_owned()));
         }
@@ -194,7 +198,10 @@ impl Destination {
         now: Timestamp,
     ) -> Result<Option<Body>, EvalError> {
         let mut bodies = items.filter_map(|item| item.body.clone());
-        let encoding = if self.kind == DestinationKind::Http { rule.request.encoding } else { Encoding::Ndjson };
+        let encoding = if self.is_http() { rule.request.encoding } else { Encoding::Ndjson };
+        if rule.request.insert.is_some() {
+            return Ok(Some(Body::new(encoding, insert_all(bodies))));
+        }
         let json = match (encoding, &rule.batch) {
             (Encoding::Ndjson, _) => return Ok(Some(Body::new(encoding, lines(bodies)))),
             (Encoding::Text, _) => return Ok(Some(Body::new(encoding, joined(bodies, b"", b"\n", b"")))),
@@ -214,6 +221,9 @@ impl Destination {
         items: Vec<Bytes>,
         now: Timestamp,
     ) -> Result<Bytes, EvalError> {
+        if rule.request.insert.is_some() {
+            return Ok(insert_all(items.into_iter()));
+        }
         let Some(mapping) = &batch.body else { return Ok(joined(items.into_iter(), b"[", b",", b"]")) };
         let size: usize = items.iter().map(|item| item.len() + 1).sum();
         let mut out = Vec::with_capacity(size + 128);
@@ -272,6 +282,11 @@ fn joined(bodies: impl Iterator<Item = Bytes>, open: &[u8], between: &[u8], clos
     }
     out.extend_from_slice(close);
     out.into()
+}
+
+/// Rows as BigQuery wants them. A bad one must not keep the others out.
+fn insert_all(rows: impl Iterator<Item = Bytes>) -> Bytes {
+    joined(rows, b"{\"skipInvalidRows\":true,\"rows\":[", b",", b"]}")
 }
 
 /// A JSON object as a form: scalars as text, lists as repeated keys, objects as JSON, `null` left out.

@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
+use super::bigquery::InsertId;
 use super::error::name_in_path;
 use super::select::when_place;
 use super::trace::Secrets;
@@ -236,6 +237,14 @@ impl Fields<'_> {
 
     fn rule(&mut self, rule: &Rule, place: &str) {
         let request = &rule.request;
+        if let Some(insert) = &request.insert {
+            for (key, _, template) in insert.table.parts() {
+                self.template(template, format!("{place}.{key}"));
+            }
+            if let InsertId::Template(id) = &insert.id {
+                self.template(id, format!("{place}.insert_id"));
+            }
+        }
         for (key, template) in [("url", &request.url), ("path", &request.path)] {
             if let Some(template) = template {
                 self.template(template, format!("{place}.{key}"));
@@ -247,7 +256,8 @@ impl Fields<'_> {
             }
         }
         if let Some(body) = &request.body {
-            self.mapping(body, &format!("{place}.body"));
+            let key = if request.insert.is_some() { "row" } else { "body" };
+            self.mapping(body, &format!("{place}.{key}"));
         }
         if let Some(by) = rule.batch.as_ref().and_then(|batch| batch.by.as_ref()) {
             self.template(by, format!("{place}.batch.by"));

@@ -7,8 +7,9 @@ use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value as Json};
 
+use super::bigquery::TableNews;
 use super::trace::{Secrets, searched};
-use super::{Destination, ResponseRule, Then};
+use super::{Destination, DestinationKind, ResponseRule, Then};
 use crate::attempt::{Failure, Outcome, Reason};
 use crate::expr::{EvalError, Omit, Scope, Value, excerpt, template};
 
@@ -23,6 +24,8 @@ pub enum Reply {
         headers: Vec<(String, String)>,
         /// Its body, or the first part of a very long one.
         body: Bytes,
+        /// What became of the table that the rows were for, if something did because of the answer: BigQuery alone.
+        news: Option<Box<TableNews>>,
     },
     /// Everything was written where it belongs.
     Written,
@@ -43,14 +46,15 @@ impl Destination {
     /// One outcome per item of the batch that got this reply.
     #[must_use]
     pub fn judge(&self, reply: &Reply, items: usize, now: Timestamp) -> Vec<Outcome> {
-        let (status, headers, body) = match reply {
+        let (status, headers, body, news) = match reply {
             Reply::Written => return vec![Outcome::Delivered; items],
             Reply::Lost(failure) => return vec![Outcome::Failed(self.redacted(failure)); items],
             Reply::Unauthorized(failure) => return vec![Outcome::Unauthorized(self.redacted(failure)); items],
             Reply::Unsendable(failure) => return vec![Outcome::Refused(self.redacted(failure)); items],
-            Reply::Answered { status, headers, body } => (*status, headers, body),
+            Reply::Answered { status, headers, body, news } => (*status, headers, body, news.as_deref()),
         };
-        if self.responses.is_empty() && is_success(status) {
+        let is_plain = matches!(self.kind, DestinationKind::Http);
+        if is_plain && self.responses.is_empty() && is_success(status) {
             return vec![Outcome::Delivered; items];
         }
         let failure = self.redacted(&failure_of(status, headers, body, now));
@@ -59,7 +63,15 @@ impl Destination {
         } else {
             self.judge_by_rules(reply_json(status, headers, body), items, status, &failure)
         };
-        by_rules.unwrap_or_else(|| vec![judge_status(status, items, failure); items])
+        by_rules.unwrap_or_else(|| match &self.kind {
+            DestinationKind::BigQuery(settings) => {
+                let outcomes = settings.judge(status, body, items, failure, news);
+                outcomes.into_iter().map(|outcome| self.redacted_outcome(outcome)).collect()
+            }
+            DestinationKind::Http | DestinationKind::File(_) | DestinationKind::Stdout => {
+                vec![judge_status(status, items, failure); items]
+            }
+        })
     }
 
     fn judge_by_rules(&self, reply: Json, items: usize, status: u16, failure: &Failure) -> Option<Vec<Outcome>> {
@@ -71,6 +83,18 @@ impl Destination {
             Ok(outcomes) => outcomes,
             Err(error) => Some(vec![Outcome::Failed(self.redacted(&rule_failed(&error, &failure))); items]),
         })
+    }
+
+    fn redacted_outcome(&self, outcome: Outcome) -> Outcome {
+        let redacted = |failure: &Failure| self.redacted(failure);
+        match &outcome {
+            Outcome::Delivered | Outcome::Dropped => outcome,
+            Outcome::Failed(failure) => Outcome::Failed(redacted(failure)),
+            Outcome::Held(failure) => Outcome::Held(redacted(failure)),
+            Outcome::Split(failure) => Outcome::Split(redacted(failure)),
+            Outcome::Unauthorized(failure) => Outcome::Unauthorized(redacted(failure)),
+            Outcome::Refused(failure) => Outcome::Refused(redacted(failure)),
+        }
     }
 
     fn redacted(&self, failure: &Failure) -> Failure {

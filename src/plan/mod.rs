@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod batch;
+pub mod bigquery;
 pub mod case;
 pub mod compress;
 pub mod error;
@@ -36,6 +37,7 @@ use crate::segment::Policy;
 
 pub use auth::Auth;
 pub use batch::{Address, Batch, Item, Request};
+pub use bigquery::BigQuery;
 pub use compress::Compression;
 pub use error::RuleError;
 pub use judge::Reply;
@@ -220,6 +222,8 @@ pub struct Upstream {
 pub enum DestinationKind {
     /// An HTTP API.
     Http,
+    /// Google BigQuery.
+    BigQuery(BigQuery),
     /// A file that grows.
     File(FileSettings),
     /// Standard output.
@@ -327,6 +331,8 @@ pub struct RequestTemplate {
     pub encoding: Encoding,
     /// What else is left out of the body.
     pub omit: Omit,
+    /// What makes a row of the body, for BigQuery; its table is the address.
+    pub insert: Option<bigquery::Insert>,
     /// The address, once it is known to be the same for every event. Begins empty.
     pub address: OnceLock<Arc<Address>>,
 }
@@ -432,10 +438,10 @@ impl Plan {
 // === impl Destination ===
 
 impl Destination {
-    /// Whether it is an HTTP API, which answers in its own words.
+    /// Whether it is reached over HTTP, and answers in its own words.
     #[must_use]
     pub fn is_http(&self) -> bool {
-        self.kind == DestinationKind::Http
+        matches!(self.kind, DestinationKind::Http | DestinationKind::BigQuery(_))
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::auth::push_query;
 use super::batch::{Address, Item, UNBATCHED};
+use super::bigquery::Insert;
 use super::error::{PlacedError, RuleError};
 use super::select::Matches;
 use super::{BatchSettings, Destination, Each, Encoding, Mapping, RequestTemplate, Rule};
@@ -39,11 +40,16 @@ impl Destination {
         items: &mut Vec<Item>,
     ) -> Result<(), PlacedError> {
         let mut push = |scope: &Scope, index: u32| -> Result<usize, PlacedError> {
+            let key = ItemKey { rule: rule.fingerprint, index };
+            let body = rule.request.body(scope)?;
             let item = Item {
-                key: ItemKey { rule: rule.fingerprint, index },
+                key,
                 rule: rule.index,
                 address: rule.address(scope)?,
-                body: rule.request.body(scope)?,
+                body: match (&rule.request.insert, body) {
+                    (Some(insert), Some(row)) => Some(rule.row(insert, &row, key, message_id, scope)?),
+                    (_, body) => body,
+                },
                 message_id: message_id.clone(),
             };
             let size_bytes = item.size_bytes() + item.address.url.len();
@@ -77,6 +83,19 @@ impl Destination {
 // === impl Rule ===
 
 impl Rule {
+    /// What BigQuery is sent of a row.
+    fn row(
+        &self,
+        insert: &Insert,
+        row: &[u8],
+        key: ItemKey,
+        message_id: &MessageId,
+        scope: &Scope,
+    ) -> Result<Bytes, PlacedError> {
+        let written = insert.write(row, key, self.index, message_id, scope);
+        written.map(Bytes::from).map_err(|error| PlacedError::at("row", error))
+    }
+
     fn address(&self, scope: &Scope) -> Result<Arc<Address>, PlacedError> {
         if let Some(address) = self.request.address.get() {
             return Ok(Arc::clone(address));
@@ -116,13 +135,17 @@ impl RequestTemplate {
     fn has_constant_address(&self) -> bool {
         let is_constant = |template: &Template| template.as_constant().is_some();
         let is_constant_pair = |(_, template): &(String, Template)| is_constant(template);
-        self.url.iter().all(is_constant)
+        self.insert.iter().all(|insert| insert.table.is_constant())
+            && self.url.iter().all(is_constant)
             && self.path.iter().all(is_constant)
             && self.headers.iter().all(is_constant_pair)
             && self.query.iter().all(is_constant_pair)
     }
 
     fn url(&self, scope: &Scope) -> Result<String, PlacedError> {
+        if let Some(insert) = &self.insert {
+            return insert.table.address(scope).map(|table| table.insert_url());
+        }
         let Some(template) = &self.url else { return Ok(String::new()) };
         let mut url = String::with_capacity(128);
         for (key, part) in [("url", Some(template)), ("path", self.path.as_ref())] {
@@ -148,7 +171,8 @@ impl RequestTemplate {
 
     fn body(&self, scope: &Scope) -> Result<Option<Bytes>, PlacedError> {
         let Some(mapping) = &self.body else { return Ok(None) };
-        let place = |error: PlacedError| error.within("body");
+        let key = if self.insert.is_some() { "row" } else { "body" };
+        let place = |error: PlacedError| error.within(key);
         let mut out = Vec::with_capacity(512);
         let is_written = match (self.encoding, mapping) {
             (Encoding::Text, mapping) => write_plain(mapping, scope, &mut out).map_err(place)?,
@@ -159,7 +183,7 @@ impl RequestTemplate {
                 mapping.write_json(scope, self.omit, &mut out).map_err(place)?
             }
         };
-        if is_written { Ok(Some(out.into())) } else { Err(PlacedError::at("body", missing())) }
+        if is_written { Ok(Some(out.into())) } else { Err(PlacedError::at(key, missing())) }
     }
 
     /// A list in NDJSON is one line an element.

@@ -184,7 +184,7 @@ fn fate(outcome: &Outcome) -> Fate {
     match outcome {
         Outcome::Delivered => Fate::Ok,
         Outcome::Dropped => Fate::Drop,
-        Outcome::Failed(_) => Fate::Retry,
+        Outcome::Failed(_) | Outcome::Held(_) => Fate::Retry,
         Outcome::Split(_) => Fate::Split,
         Outcome::Unauthorized(_) => Fate::Pause,
         Outcome::Refused(_) => Fate::Dead,

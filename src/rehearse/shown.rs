@@ -123,6 +123,7 @@ mod tests {
             body: Some(wire.to_owned().into()),
             timeout: Duration::ZERO,
             token: None,
+            shape: None,
         };
         super::request(&request)["body"].clone()
     }

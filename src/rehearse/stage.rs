@@ -297,7 +297,7 @@ impl<'a> Answers<'a> {
 
 impl Reply {
     fn answered(status: u16, headers: Vec<(String, String)>, body: &str) -> Self {
-        Self::Answered { status, headers, body: body.to_owned().into() }
+        Self::Answered { status, headers, body: body.to_owned().into(), news: None }
     }
 }
 

@@ -138,7 +138,7 @@ async fn exchange(client: &Client, request: Request) -> Result<Reply, reqwest::E
     let status = response.status().as_u16();
     let headers = headers(&response);
     let body = read(response).await?;
-    Ok(Reply::Answered { status, headers, body })
+    Ok(Reply::Answered { status, headers, body, news: None })
 }
 
 /// Whether an answer says that the token is not good (RFC 9110, 15.5.2).
@@ -148,14 +148,14 @@ fn is_refused(reply: &Reply) -> bool {
 
 /// An answer without the token, which an echo of our request may hold.
 fn without(reply: Reply, token: &str) -> Reply {
-    let Reply::Answered { status, headers, body } = reply else { return reply };
+    let Reply::Answered { status, headers, body, news } = reply else { return reply };
     let masked = |text: &str| text.replace(token, TOKEN_MASK);
     let body = match std::str::from_utf8(&body) {
         Ok(text) if text.contains(token) => masked(text).into(),
         Ok(_) | Err(_) => body,
     };
     let headers = headers.into_iter().map(|(name, value)| (name, masked(&value))).collect();
-    Reply::Answered { status, headers, body }
+    Reply::Answered { status, headers, body, news }
 }
 
 fn headers(response: &Response) -> Vec<(String, String)> {

@@ -2,6 +2,7 @@
 //!
 //! A sink does not retry, judge or remember. A `503` is not an error here: it is a reply.
 
+pub mod bigquery;
 pub mod file;
 pub mod http;
 pub mod stdout;
@@ -52,10 +53,17 @@ impl Sinks {
     /// When TLS or the HTTP client cannot be set up.
     pub fn open(&self, destination: &Destination) -> Result<Arc<dyn Sink>, SinkError> {
         Ok(match &destination.kind {
-            DestinationKind::Http => Arc::new(http::Http::new(self.tls()?, destination.limit.concurrency)?),
+            DestinationKind::Http => Arc::new(self.http(destination)?),
+            DestinationKind::BigQuery(settings) => {
+                Arc::new(bigquery::BigQuery::new(self.http(destination)?, settings.clone()))
+            }
             DestinationKind::File(settings) => Arc::new(file::File::new(settings.clone())),
             DestinationKind::Stdout => Arc::new(stdout::Stdout),
         })
+    }
+
+    fn http(&self, destination: &Destination) -> Result<http::Http, SinkError> {
+        http::Http::new(self.tls()?, destination.limit.concurrency)
     }
 
     fn tls(&self) -> Result<ClientConfig, SinkError> {

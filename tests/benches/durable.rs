@@ -513,7 +513,7 @@ fn scramble(dice: &mut fastrand::Rng, digits: &mut [u8]) {
 
 impl Sink for Service {
     fn send(&self, _: Request, _: Timestamp) -> BoxFuture<'_, Reply> {
-        let answered = |status| Reply::Answered { status, headers: Vec::new(), body: Bytes::new() };
+        let answered = |status| Reply::Answered { status, headers: Vec::new(), body: Bytes::new(), news: None };
         match self {
             Self::Well => ready(answered(200)).boxed(),
             Self::Fails => ready(answered(503)).boxed(),

@@ -153,7 +153,8 @@ fn check_request(destination: &Destination, request: &Request) {
 
 /// Every item hears something, and the same thing twice.
 fn check_judgement(destination: &Destination, status: u16, body: String) {
-    let reply = Reply::Answered { status, headers: vec![("retry-after".into(), "soon".into())], body: body.into() };
+    let reply =
+        Reply::Answered { status, headers: vec![("retry-after".into(), "soon".into())], body: body.into(), news: None };
     for items in [1, 3] {
         let outcomes = destination.judge(&reply, items, now());
         assert_eq!(outcomes.len(), items);

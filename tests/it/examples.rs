@@ -96,10 +96,12 @@ fn every_example_begins_with_a_line_of_its_own_and_tells_the_limits_it_keeps_to(
 
 #[test]
 fn the_shipped_file_shows_the_row_that_bigquery_gets_from_the_example() {
-    let row = |path: &str| {
+    let table = |path: &str, key: &str| {
         let file = fs::read_to_string(root().join(path)).unwrap().parse::<toml::Table>().unwrap();
-        file["destinations"]["bigquery"]["body"]["json"].as_table().unwrap().clone()
+        file["destinations"]["bigquery"][key].as_table().unwrap().clone()
     };
-    assert_eq!(row("libroseg.toml").len(), 9);
-    assert_eq!(row("libroseg.toml"), row("examples/configs/bigquery.toml"));
+    for key in ["row", "schema"] {
+        assert_eq!(table("libroseg.toml", key).len(), 9);
+        assert_eq!(table("libroseg.toml", key), table("examples/configs/bigquery.toml", key));
+    }
 }

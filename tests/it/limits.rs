@@ -382,7 +382,7 @@ batch = { max_events = 20000, body = { rows = { each = "{{ items }}", item = "{{
 /// What a destination of these response rules makes of an answer to so many items.
 fn judged(rules: &str, body: String, items: usize) -> Vec<Outcome> {
     let plan = compile(&format!("[destinations.d]\n{URL}{rules}")).unwrap();
-    let reply = Reply::Answered { status: 200, headers: Vec::new(), body: body.into() };
+    let reply = Reply::Answered { status: 200, headers: Vec::new(), body: body.into(), news: None };
     watched(rules, move || plan.destinations[0].judge(&reply, items, now()))
 }
 

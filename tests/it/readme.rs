@@ -409,8 +409,9 @@ fn the_commands_and_variables_are_those_of_the_help() {
 // === docs/config.md ===
 
 /// Variables of the page that are not any text.
-const VALUES: [(&str, &str); 3] = [
+const VALUES: [(&str, &str); 4] = [
     ("BIGQUERY_CREDENTIALS", include_str!("../fixtures/auth/service-account.json")),
+    ("BIGQUERY_DATASET", "events"),
     ("WHSEC", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
     ("GOOGLE_CREDENTIALS", include_str!("../fixtures/auth/service-account.json")),
 ];
@@ -471,7 +472,20 @@ fn check_later(text: &str) {
     let told: BTreeSet<usize> = errors.iter().map(|error| config::line_column(text, error.span.start).0).collect();
     let untold = (1..).zip(text.lines()).filter(|(number, line)| !told.contains(number) && !line.is_empty());
     let untold: Vec<&str> = untold.map(|(_, line)| line.split('=').next().unwrap().trim()).collect();
-    let frame = ["[queue]", "[sources.web]", "write_keys", "[destinations.a]", "url", "[destinations.b]"];
+    let frame = [
+        "[queue]",
+        "[sources.web]",
+        "write_keys",
+        "[destinations.a]",
+        "url",
+        "[destinations.b]",
+        "type",
+        "credentials",
+        "project",
+        "dataset",
+        "table",
+        "row",
+    ];
     assert_eq!(untold, frame);
     assert_eq!(errors.len(), told.len());
 }

@@ -22,7 +22,8 @@ const IMPURE: [&str; 8] =
 const PURE: [&str; 5] = ["segment", "expr", "retry", "plan", "config"];
 
 /// The outside crates that only one room may name.
-const FRONT_DOORS: [(&str, &str); 10] = [
+const FRONT_DOORS: [(&str, &str); 11] = [
+    ("gcp_bigquery_client", "plan"),
     ("jsonschema", "plan"),
     ("minijinja", "expr"),
     ("jsonpath_rust", "expr"),

@@ -35,6 +35,7 @@ mod tests {
             body: Some("{\"a\":\"it's\"}".into()),
             timeout: Duration::ZERO,
             token: None,
+            shape: None,
         };
         let told = command(&request).unwrap_or_default();
         assert_eq!(

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::{Absent, Bounds, Key, Section, Shape, Text};
 use crate::attempt::Start;
-use crate::config::{auth, cases, destination, queue, request, server, units};
+use crate::config::{auth, bigquery, cases, destination, queue, request, server, units};
 use crate::plan::auth::hmac::SignatureEncoding;
 use crate::plan::auth::token::ClientStyle;
+use crate::plan::bigquery::{ENDPOINT, Per};
 use crate::plan::case::Fate;
 use crate::plan::tracking::{OnViolation, SchemaOf};
 use crate::plan::{Compression, Encoding, Limit, QueueKind, QueueSettings, Server, Then};
@@ -21,6 +22,7 @@ pub(super) fn all() -> Vec<Section> {
     all.extend([queue(), dead_letters(), lets("[let]", "[let]"), lets("`let`", ""), env(), tables(), table()]);
     all.extend([plans(), plan(), schema()]);
     all.extend([destinations(), destination(), rule(), headers(), query(), body(), each_list()]);
+    all.extend([schema_of_table(), column(), row(), partition_by()]);
     all.extend([batch(), auth(), auth_by_name(), hmac(), oauth2(), oauth2_params(), google(), aws()]);
     all.extend([retry(), limit(), sample(), response(), test(), texts()]);
     all
@@ -329,7 +331,7 @@ fn destinations() -> Section {
 
 fn destination() -> Section {
     let mut keys = vec![
-        key("type", words(&destination::TYPES), "an HTTP API, a file that grows, or standard output").or(quoted("http")),
+        key("type", words(&destination::TYPES), "an HTTP API, BigQuery, a file that grows, or standard output").or(quoted("http")),
         key("enabled", either([Shape::Boolean, template()]), "off when `false`, or when a template gives nothing, `\"\"`, `false`, `0`, `no` or `off`, or names a variable that is not set. The log says why. A destination that is off is checked all the same, but its variables may be unset").or("true"),
         key("integration", either([some(literal("name", "")), Shape::False]), "its names in an event's `integrations` object, whatever their case. `false`: it takes no notice of that object, like a warehouse of Segment's").otherwise("its own name"),
         key("consent", some(literal("consent category", r"\S")), "the consent categories it belongs to: it is given only events whose `context.consent.categoryPreferences` has all of them `true`, or that bring no consent at all").otherwise("consent does not concern it"),
@@ -351,7 +353,14 @@ fn destination() -> Section {
         key("rotate", size(destination::ROTATE), "a file that would outgrow this is renamed to `….1`, `….2` and so on").otherwise("never").only(&["file"]),
         key("compression", words(&destination::FILE_COMPRESSIONS), "a gzip member or a zstd frame per write, so that what was written can be read").or(word(&destination::FILE_COMPRESSIONS, &Compression::default())).only(&["file"]),
         key("compression", words(&destination::BODY_COMPRESSIONS), "`\"gzip\"`: bodies travel packed, with their `content-encoding`; signatures are over the packed bytes").or(word(&destination::BODY_COMPRESSIONS, &Compression::default())).only(&["http"]),
-        key("response", list(Shape::Table("a response rule")), "what answers mean, before the general table").only(&["http"]),
+        key("compression", words(&destination::BODY_COMPRESSIONS), "`\"gzip\"`: rows travel packed").or(word(&destination::BODY_COMPRESSIONS, &Compression::Gzip)).only(&["bigquery"]),
+        key("endpoint", text("template", "^[hH][tT][tT][pP][sS]?://."), "scheme and host of the API: a region's, or an emulator's").or(quoted(ENDPOINT)).only(&["bigquery"]),
+        key("credentials", either([text("string", ""), Shape::False]), "the JSON of a service account's key or of any other credentials of Google's. `false`: none, for an emulator").otherwise("application default credentials").only(&["bigquery"]),
+        key("method", words(&bigquery::METHODS), "how rows are sent").or(word(&bigquery::METHODS, &())).only(&["bigquery"]),
+        key("location", text("string", "^[A-Za-z0-9-]*$"), "where the dataset lies. With it, `create_table` also makes a dataset that is not there").otherwise("no dataset is made").only(&["bigquery"]),
+        key("create_table", Shape::Boolean, "a table that is not there is made as `schema` declares it; its rows wait until BigQuery knows it").or("false").only(&["bigquery"]),
+        key("schema_update", words(&bigquery::SCHEMA_UPDATES), "`\"add_columns\"`: columns that a row has and its table has not are added, and the row waits until BigQuery knows them: as `schema` declares them, else as text, number or boolean. `\"none\"`: such a row is a dead letter").or(word(&bigquery::SCHEMA_UPDATES, &false)).only(&["bigquery"]),
+        key("response", list(Shape::Table("a response rule")), "what answers mean, before the general table, or before BigQuery's").only(&["http", "bigquery"]),
         key("rules", list(Shape::Table("a rule")), "which event becomes which request").otherwise("the destination is its one rule"),
     ];
     keys.extend(matching());
@@ -375,13 +384,21 @@ fn request() -> Vec<Key> {
     let keys = vec![
         key("url", text("template", "^[hH][tT][tT][pP][sS]?://."), "where to; scheme and host are constant").must_be_given().only(&["http"]),
         key("path", text("template", "^/"), "appended to `url` as it is; begins with `/`").otherwise("nothing").only(&["http"]),
+        key("project", template(), "the project's id").must_be_given().only(&["bigquery"]),
+        key("dataset", template(), "the dataset's id").must_be_given().only(&["bigquery"]),
+        key("table", template(), "the table's id; `{{ event | snake }}` makes one table per event").must_be_given().only(&["bigquery"]),
+        key("row", either([Shape::Table("a row"), expression()]), "what an event becomes: columns by name").must_be_given().only(&["bigquery"]),
+        key("insert_id", either([template(), Shape::False]), "what tells a row that comes again from a new one. `false`: nothing does").otherwise("`{{ messageId }}`; the rows of one event beyond its first say which they are").only(&["bigquery"]),
+        key("schema", Shape::Table("`schema`"), "the table's columns and their types").otherwise("not known here: rows are sent as they are, and BigQuery says what does not fit").only(&["bigquery"]),
+        key("partition_by", either([literal("name of a column", "."), Shape::Table("`partition_by`"), Shape::False]), "the TIMESTAMP, DATE or DATETIME by which a new table is partitioned, day by day").otherwise("the column `timestamp`, if there is one").only(&["bigquery"]),
+        key("cluster_by", some(literal("name of a column", ".")), "the columns by which a new table is clustered, at most 4").otherwise("none").only(&["bigquery"]),
         key("method", literal("HTTP method", TOKEN), "any HTTP method").or(quoted("POST")).only(&["http"]),
         key("headers", Shape::Table("`headers`"), "by name; a missing value leaves the header out").only(&["http"]),
         key("query", Shape::Table("`query`"), "parameters, added to those of `url`; a missing value leaves the parameter out").only(&["http"]),
-        key("body", Shape::Body, "what is sent, in the shape of the document it becomes").otherwise("the whole event; none for GET, HEAD, DELETE"),
+        key("body", Shape::Body, "what is sent, in the shape of the document it becomes").otherwise("the whole event; none for GET, HEAD, DELETE").only(&["http", "file", "stdout"]),
         key("encoding", words(&request::ENCODINGS), "`\"ndjson\"`: a line an item; a list is a line an element. `\"form\"`: lists repeat their key, objects are JSON, null is left out. `\"multipart\"`: fields, files and JSON parts").or(word(&request::ENCODINGS, &Encoding::default())).only(&["http"]),
         key("omit", words(&request::OMITS), "leave out fields of the body that are null (`\"null\"`), or also `\"\"`, `[]`, `{}` (`\"empty\"`)").otherwise("only missing ones"),
-        key("batch", either([Shape::Table("`batch`"), Shape::False]), "items of one address (method, URL, headers) share a request. `false` in a rule: not this one").otherwise("each item on its own"),
+        key("batch", either([Shape::Table("`batch`"), Shape::False]), "items of one address (method, URL, headers) share a request. `false` in a rule: not this one").otherwise("each item on its own; rows of BigQuery and lines of a file: shared"),
     ];
     keys.into_iter().map(Key::in_rules).collect()
 }
@@ -421,6 +438,33 @@ fn batch() -> Section {
         key("body", Shape::Body, "the envelope, with `items`; for `json`, and needed for `form` and `multipart`").otherwise("a JSON array; lines").only(&["http"]),
     ];
     section("`batch`", "", "How items share requests. In a rule it lies over that of the destination, key by key.", keys)
+}
+
+fn schema_of_table() -> Section {
+    own("`schema`", "[destinations.NAME.schema]", "A table's columns by name.", either([literal("type of GoogleSQL", "."), Shape::Table("a column")]))
+}
+
+fn column() -> Section {
+    let keys = vec![
+        key("type", literal("type of GoogleSQL", "."), "as in `CREATE TABLE`: `STRING`, `INT64`, `FLOAT64`, `NUMERIC(10, 2)`, `BIGNUMERIC`, `BOOL`, `BYTES`, `TIMESTAMP`, `DATE`, `TIME`, `DATETIME`, `GEOGRAPHY`, `JSON`, `INTERVAL`, `ARRAY<…>`, `STRUCT<name TYPE, …>`, and `NOT NULL`").must_be_given(),
+        key("description", literal("string", ""), "what people are told of it").otherwise("none"),
+    ];
+    section("a column", "", "A column that has a description.", keys)
+}
+
+fn row() -> Section {
+    let spread = key("...", some(expression()), "the fields of an object, before the named ones, which win; a missing object is skipped");
+    Section { keys: vec![spread], ..own("a row", "[destinations.NAME.row]", "Columns by name. Of a column that is `JSON` the value is given as it is.", Shape::Body) }
+}
+
+fn partition_by() -> Section {
+    let keys = vec![
+        key("column", literal("name of a column", "."), "a TIMESTAMP, DATE or DATETIME").otherwise("the time at which a row came in"),
+        key("per", words(&bigquery::PARTITIONS), "how long a partition is").or(word(&bigquery::PARTITIONS, &Per::default())),
+        key("expire", duration(bigquery::EXPIRES), "a partition this old is deleted").otherwise("never"),
+        key("require_filter", Shape::Boolean, "queries must say which partitions they want").or("false"),
+    ];
+    section("`partition_by`", "", "How a new table is partitioned by time.", keys)
 }
 
 fn auth() -> Section {

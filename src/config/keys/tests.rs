@@ -162,6 +162,8 @@ fn a_default_is_a_value_that_the_key_takes() {
 /// A file with this entry in a section.
 fn with(what: &str, key: &Key, entry: &str) -> String {
     const HTTP: &str = "[destinations.d]\nurl = 'https://a.example.com'\n";
+    const BIGQUERY: &str = "[destinations.d]\ntype = 'bigquery'\ncredentials = false\nproject = 'p'\ndataset = 'd'\n\
+                            table = 't'\nrow = { a = '2026-01-01' }\n";
     const FILE: &str = "[destinations.d]\ntype = 'file'\npath = 'f'\n";
     match (what, key.types.as_slice()) {
         ("[queue]", [word]) => format!("[queue]\ntype = '{word}'\n{entry}"),
@@ -170,6 +172,8 @@ fn with(what: &str, key: &Key, entry: &str) -> String {
         ("`dead_letters`", _) => format!("[queue.dead_letters]\n{entry}"),
         ("a source", _) => format!("[sources.s]\nwrite_keys = ['k']\n{entry}"),
         ("a tracking plan", _) => format!("[plan.p]\nschema = {{}}\n{entry}"),
+        ("a destination", ["bigquery"]) => format!("{BIGQUERY}{entry}"),
+        ("`partition_by`", _) => format!("{BIGQUERY}schema = {{ a = 'DATE' }}\n[destinations.d.partition_by]\n{entry}"),
         ("a destination", ["file"]) => format!("{FILE}{entry}"),
         ("a destination", _) => format!("{HTTP}{entry}"),
         ("a rule", _) => format!("{HTTP}[[destinations.d.rules]]\n{entry}"),

@@ -100,7 +100,7 @@ impl<'a> Asking<'a> {
     fn heard(&self, reply: &Reply) -> Result<Bytes, Reply> {
         match reply {
             Reply::Answered { status: 200..=299, body, .. } => Ok(body.clone()),
-            Reply::Answered { status, headers, body } => {
+            Reply::Answered { status, headers, body, .. } => {
                 let failure = failure_of(*status, headers, body, self.occasion.now);
                 let detail = format!("status {status}: {}", error_of(body).unwrap_or(failure.detail));
                 let failure = Failure { detail, ..failure };
@@ -156,6 +156,7 @@ impl<'a> Asking<'a> {
             body: None,
             timeout: self.occasion.timeout,
             token: None,
+            shape: None,
         }
     }
 }

@@ -208,6 +208,7 @@ mod tests {
             body: (!body.is_empty()).then(|| body.to_owned().into()),
             timeout: Duration::from_secs(1),
             token: None,
+            shape: None,
         }
     }
 

@@ -474,7 +474,7 @@ mod tests {
     }
 
     fn answered(status: u16, body: &str) -> Answer {
-        Answer::Heard(Reply::Answered { status, headers: Vec::new(), body: body.to_owned().into() })
+        Answer::Heard(Reply::Answered { status, headers: Vec::new(), body: body.to_owned().into(), news: None })
     }
 
     fn access_token(value: &str) -> Answer {

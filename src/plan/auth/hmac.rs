@@ -209,6 +209,7 @@ mod tests {
             body: Some(body.to_owned().into()),
             timeout: Duration::from_secs(1),
             token: None,
+            shape: None,
         };
         hmac.sign(&mut request, id, Timestamp::from_second(seconds).unwrap()).unwrap();
         request.headers.into_iter().map(|(name, value)| format!("{name}: {value}")).collect()
