@@ -147,7 +147,7 @@ struct Table<'r> {
 impl Table<'_> {
     /// A request about the table, by whom the rows were sent.
     fn ask(&self, method: &str, url: String, body: Option<&Json>, headers: &[(&str, &str)]) -> Request {
-        let is_kept = |(name, _): &&(String, String)| name == "authorization";
+        let is_kept = |(name, _): &&(String, String)| matches!(name.as_str(), "authorization" | "x-goog-user-project");
         let own = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut headers: Vec<_> = self.request.headers.iter().filter(is_kept).cloned().chain(own).collect();
         if body.is_some() {
