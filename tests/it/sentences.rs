@@ -31,7 +31,7 @@ const NOT_SPEAKERS: [&str; 9] = [
 ];
 
 /// Texts that no file can make the compiler say, each with the reason.
-const NEVER_SAID: [(&str, &str); 17] = [
+const NEVER_SAID: [(&str, &str); 19] = [
     ("write instead", "the title of a suggestion without help: there is none, and the next may forget it"),
     ("`enabled` is false", "why a destination is off: the summary says it, no diagnostic"),
     ("{{ message }}", "a template of ours"),
@@ -46,6 +46,8 @@ const NEVER_SAID: [(&str, &str); 17] = [
     ("not one condition", "`1 == 1][0`: the parser that is asked first refuses it with a place"),
     ("Invalid argument for the function ", "what the parser says, to be cut off"),
     ("two answers", "why a lint is silenced"),
+    ("the machine's own", "the name of a kind of credentials that no file can hold"),
+    ("which {CREDENTIALS_FILE} names", "it is said: its longest piece is the name of a constant"),
     ("two values", "the parser refuses another number of arguments before"),
     ("bounded to what an i128 holds before", "why a number fits"),
     ("{kind}: {detail}", "kinds of errors of the engine: those that a fold can meet have sentences of ours"),
