@@ -62,9 +62,10 @@ impl Method {
         self.description["scopes"].as_array().into_iter().flatten().map(text)
     }
 
-    /// Writes a good request as the service reads it: 64-bit integers become text.
+    /// Writes a good request as the service reads it: 64-bit integers become text. Rows are not the API's to rewrite.
     pub(super) fn normalise(&self, body: &mut Value) {
-        if let Some(schema) = self.description.get("request") {
+        let schema = self.description.get("request").filter(|_| self.id() != "bigquery.tabledata.insertAll");
+        if let Some(schema) = schema {
             normalise(schema, body);
         }
     }

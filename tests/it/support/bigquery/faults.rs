@@ -37,7 +37,6 @@ pub(crate) enum Fault {
 }
 
 /// What is planned.
-#[derive(Default)]
 pub(super) struct Faults {
     scripts: Vec<(String, VecDeque<Fault>)>,
     often: Vec<Often>,
@@ -96,6 +95,13 @@ const RATE_LIMITED: &str = "Exceeded rate limits: Your project exceeded quota fo
 const QUOTA_EXCEEDED: &str = "Quota exceeded: Your project exceeded quota for tabledata.insertAll bytes per second per project. For more information, see https://cloud.google.com/bigquery/troubleshooting-errors";
 const ACCESS_DENIED: &str =
     "Access Denied: Permission bigquery.tables.updateData denied on table (or it may not exist).";
+
+impl Default for Faults {
+    /// Nothing, and dice that fall the same way every time.
+    fn default() -> Self {
+        Self { scripts: Vec::new(), often: Vec::new(), dice: fastrand::Rng::with_seed(0) }
+    }
+}
 
 impl Faults {
     pub(super) fn script(&mut self, method: &str, faults: impl IntoIterator<Item = Fault>) {

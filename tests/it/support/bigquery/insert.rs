@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::faults::Fault;
 use super::replies::Reply;
 use super::tables::Table;
-use super::values::Reading;
+use super::values::{self, Reading};
 use super::{Options, State};
 
 /// How long an `insertId` is remembered, at least:
@@ -15,6 +15,8 @@ const REMEMBERED: SignedDuration = SignedDuration::from_mins(1);
 
 /// <https://docs.cloud.google.com/bigquery/quotas#streaming_inserts>, read 2026-11-26.
 const INSERT_ID_LENGTH_MAX: usize = 128;
+
+const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// What becomes of a row.
 enum Fate {
@@ -34,12 +36,15 @@ impl State {
         let mut dice = self.faults.dice.fork();
         let table = self.table(project, dataset, table)?;
         if table.known_from > now {
-            let id = table.resource()["id"].as_str().unwrap_or_default().to_owned();
-            return Err(Reply::not_found(&format!("Table {id}")));
+            return Err(Reply::not_found(&format!("Table {}", table.id())));
+        }
+        if !request["templateSuffix"].is_null() {
+            return Err(Reply::error(501, "notImplemented", "The fake knows no template tables."));
         }
         let rows = request["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
         check_rows(rows, table, options)?;
-        let reading = Reading { now, ignores_unknown: request["ignoreUnknownValues"] == true };
+        let reading =
+            Reading { now, ignores_unknown: request["ignoreUnknownValues"] == true, keeps: options.keeps_values };
         let mut fates: Vec<Fate> = rows.iter().map(|row| fate(row, table, reading, options)).collect();
         if let Fault::Rows(share, reason) = fault {
             for fate in fates.iter_mut().filter(|fate| matches!(fate, Fate::Fine(_)) && dice.f64() < *share) {
@@ -84,12 +89,28 @@ fn fate(row: &Value, table: &Table, reading: Reading, options: &Options) -> Fate
         return wrong(String::new(), "The row has no values.".to_owned());
     };
     match reading.row(&table.columns, row) {
-        Ok(stored) => match too_long(row, options) {
+        Ok(stored) => match too_long(row, options).or_else(|| out_of_bounds(row, table, reading.now, options)) {
             Some(message) => wrong(String::new(), message),
             None => Fate::Fine(stored),
         },
         Err(error) => wrong(error.location, error.message),
     }
+}
+
+/// Why the partition of a good row cannot be streamed to.
+fn out_of_bounds(row: &Map<String, Value>, table: &Table, now: Timestamp, options: &Options) -> Option<String> {
+    let column = table.partition_column()?;
+    let instant = values::instant(column, row.get(&column.name)?)?;
+    let (past, future) = options.limits.partition_days;
+    let days = (instant.as_second().div_euclid(DAY_SECONDS)) - now.as_second().div_euclid(DAY_SECONDS);
+    let (micros, name, id) = (instant.as_microsecond(), &column.name, table.id());
+    (days < -past || days > future).then(|| {
+        format!(
+            "Value {micros} for partition column {name} of the destination table {id} is outside the allowed bounds. You \
+             can only stream to partitions of date range within {past} days in the past and {future} days in the future \
+             relative to the current date."
+        )
+    })
 }
 
 /// The size of a row is looked at only where it can be more than a request.

@@ -15,7 +15,11 @@ impl Table {
         let start = number("pageToken").or_else(|| number("startIndex")).unwrap_or(0).min(self.rows.len());
         let end = start.saturating_add(number("maxResults").unwrap_or(usize::MAX)).min(self.rows.len());
         let micros = flag("formatOptions.useInt64Timestamp");
-        let rows = self.rows[start..end].iter().map(|row| cells(&self.columns, &self.completed(row), micros));
+        let selected = query.iter().find(|(key, _)| key == "selectedFields").map(|(_, names)| names.split(','));
+        let is_selected =
+            |column: &&Field| selected.clone().is_none_or(|mut names| names.any(|name| name == column.name));
+        let columns: Vec<Field> = self.columns.iter().filter(is_selected).cloned().collect();
+        let rows = self.rows[start..end].iter().map(|row| cells(&columns, &self.completed(row), micros));
         let mut page = json!({
             "kind": "bigquery#tableDataList",
             "etag": self.resource()["etag"],

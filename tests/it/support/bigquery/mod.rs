@@ -76,6 +76,9 @@ pub(crate) struct Limits {
     pub(crate) row_bytes: usize,
     /// Changes of one table in ten seconds.
     pub(crate) table_updates: usize,
+    /// How far from today the partition of a row may be, in days before and after. These are the numbers of the
+    /// service's own sentence: <https://github.com/mozilla/gcp-ingestion/pull/2721>, read 2026-11-26.
+    pub(crate) partition_days: (i64, i64),
 }
 
 /// What it was sent and what it answered.
@@ -142,6 +145,7 @@ impl Default for Limits {
             rows: 50_000,
             row_bytes: 10 * mebibyte,
             table_updates: 5,
+            partition_days: (1825, 366),
         }
     }
 }

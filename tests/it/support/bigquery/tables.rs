@@ -189,10 +189,19 @@ impl Table {
         resource
     }
 
+    /// `project:dataset.table`.
+    pub(super) fn id(&self) -> &str {
+        self.resource["id"].as_str().unwrap_or_default()
+    }
+
+    pub(super) fn partition_column(&self) -> Option<&Field> {
+        let name = self.resource["timePartitioning"]["field"].as_str()?;
+        self.columns.iter().find(|column| column.name == name)
+    }
+
     fn touch(&mut self, now: Timestamp) {
         self.version += 1;
-        self.resource["etag"] =
-            format!("\"{}-{}\"", self.resource["id"].as_str().unwrap_or_default(), self.version).into();
+        self.resource["etag"] = format!("\"{}-{}\"", self.id(), self.version).into();
         self.resource["lastModifiedTime"] = now.as_millisecond().to_string().into();
     }
 
@@ -219,7 +228,7 @@ impl Table {
         if changed["timePartitioning"]["field"] != self.resource["timePartitioning"]["field"] {
             return Err(Reply::invalid("Cannot change partitioning spec for a partitioned table."));
         }
-        let id = self.resource["id"].as_str().unwrap_or_default().to_owned();
+        let id = self.id().to_owned();
         let mut columns = match changed.pointer_mut("/schema/fields") {
             Some(fields) => schema::read(fields, now + SignedDuration::try_from(delay).unwrap())?,
             None => Vec::new(),
@@ -245,7 +254,7 @@ fn completed(field: &Field, value: Option<Value>) -> Value {
     match (value, field.mode, field.kind) {
         (None, Mode::Repeated, _) => Value::Array(Vec::new()),
         (None | Some(Value::Null), ..) => Value::Null,
-        (Some(Value::Array(items)), Mode::Repeated, Kind::Record) => {
+        (Some(Value::Array(items)), Mode::Repeated, Kind::Record | Kind::Json) => {
             let single = Field { mode: Mode::Nullable, ..field.clone() };
             items.into_iter().map(|item| completed(&single, Some(item))).collect()
         }
@@ -254,6 +263,9 @@ fn completed(field: &Field, value: Option<Value>) -> Value {
             .iter()
             .map(|field| (field.name.clone(), completed(field, record.remove(&field.name))))
             .collect(),
+        (Some(Value::String(text)), Mode::Nullable | Mode::Required, Kind::Json) => {
+            serde_json::from_str::<Value>(&text).unwrap().to_string().into()
+        }
         (Some(value), ..) => value,
     }
 }

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::{SignedDuration, Timestamp};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Number, Value, json};
 
 use super::schema::{Field, Kind, Mode};
@@ -24,6 +25,8 @@ pub(super) struct Wrong {
 pub(super) struct Reading {
     pub(super) now: Timestamp,
     pub(super) ignores_unknown: bool,
+    /// Whether what is stored is wanted, or only whether it could be.
+    pub(super) keeps: bool,
 }
 
 impl Reading {
@@ -33,20 +36,20 @@ impl Reading {
     }
 
     fn record(self, fields: &[Field], record: &Map<String, Value>, path: &str) -> Result<Map<String, Value>, Wrong> {
-        let mut stored = Map::with_capacity(record.len());
+        let mut stored = Map::with_capacity(if self.keeps { record.len() } else { 0 });
         for (name, value) in record {
             let known = fields.iter().find(|field| field.name == *name && field.known_from <= self.now);
-            match known {
-                Some(field) => drop(stored.insert(name.clone(), self.field(field, value, &at(path, name))?)),
-                None if self.ignores_unknown => (),
-                None => return Err(wrong(&at(path, name), format!("no such field: {name}."))),
+            if let Some(field) = known {
+                let value = self.field(field, value, &at(path, name))?;
+                if self.keeps {
+                    stored.insert(name.clone(), value);
+                }
+            } else if !self.ignores_unknown {
+                return Err(wrong(&at(path, name), format!("no such field: {name}.")));
             }
         }
-        let is_missing = |field: &&Field| {
-            field.mode == Mode::Required
-                && field.known_from <= self.now
-                && stored.get(&field.name).is_none_or(Value::is_null)
-        };
+        let is_due = |field: &&Field| field.mode == Mode::Required && field.known_from <= self.now;
+        let is_missing = |field: &&Field| is_due(field) && record.get(&field.name).is_none_or(Value::is_null);
         match fields.iter().find(is_missing) {
             Some(field) => Err(missing(&at(path, &field.name))),
             None => Ok(stored),
@@ -174,11 +177,11 @@ fn fitting(field: &Field, text: &str, length: usize) -> Result<Value, String> {
     }
 }
 
-/// The JSON text of a value: an object, an array or a scalar.
+/// The JSON text of a value: an object, an array or a scalar. It is kept as it came until somebody reads it.
 fn json_text(text: &str) -> Result<Value, String> {
-    let read = serde_json::from_str::<Value>(text);
-    let compact = read.map(|value| Value::String(value.to_string()));
-    compact.map_err(|_| format!("syntax error while parsing value - invalid literal; last read: '{text}'"))
+    let read = serde_json::from_str::<IgnoredAny>(text);
+    read.map(|_| text.into())
+        .map_err(|_| format!("syntax error while parsing value - invalid literal; last read: '{text}'"))
 }
 
 /// The text of a double: no fraction where there is none.
@@ -227,17 +230,35 @@ fn decimal(field: &Field, text: &str) -> Result<Value, String> {
 
 fn no_timestamp(value: &Value) -> Result<Value, String> {
     let quoted = told(value);
+    if let Ok(seconds) = quoted.parse::<f64>() {
+        return Err(format!("Timestamp field value is out of range:{}", micros(seconds)));
+    }
     Err(format!(
         "Could not parse '{quoted}' as a timestamp. Required format is YYYY-MM-DD HH:MM[:SS[.SSSSSS]] or YYYY/MM/DD \
          HH:MM[:SS[.SSSSSS]]"
     ))
 }
 
+/// The moment in which a good value of a partitioning column lies.
+pub(super) fn instant(field: &Field, value: &Value) -> Option<Timestamp> {
+    let stored = scalar(field, value).ok()?;
+    let text = stored.as_str()?;
+    let utc = |datetime: DateTime| datetime.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
+    if field.kind == Kind::Timestamp {
+        return text.parse().ok();
+    }
+    let date = || Some(text.parse::<Date>().ok()?.at(0, 0, 0, 0));
+    utc(text.parse().ok().or_else(date)?)
+}
+
 /// Seconds since 1970.
-#[allow(clippy::cast_possible_truncation, reason = "a time beyond the range saturates, and is refused")]
 fn epoch(seconds: Option<f64>) -> Option<Value> {
-    let micros = seconds? * 1e6;
-    known(Timestamp::from_microsecond(micros.round() as i64).ok()?)
+    known(Timestamp::from_microsecond(micros(seconds?)).ok()?)
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "a time beyond the range saturates, and is refused")]
+fn micros(seconds: f64) -> i64 {
+    (seconds * 1e6).round() as i64
 }
 
 /// Years 1 to 9999.
