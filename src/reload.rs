@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{self, Changes, Diagnostic, Environment, Style};
-use crate::plan::Plan;
+use crate::plan::{Plan, Server};
 
 /// The file and the plan in force.
 pub struct Reload {
@@ -242,18 +242,23 @@ impl Fresh {
 
 fn compile(path: &Path, variables: &BTreeMap<String, String>) -> Result<Fresh, LoadError> {
     let (text, result) = check(path, &environment(variables.clone()))?;
-    let name = path.display().to_string();
-    let draw = |diagnostics: &[Diagnostic]| config::draw(&name, &text, diagnostics, Style::Plain, LOG_WIDTH);
     match result {
         Ok(compiled) => {
-            let warnings = draw(&compiled.warnings);
+            let name = path.display().to_string();
+            let warnings = config::draw(&name, &text, &compiled.warnings, Style::Plain, LOG_WIDTH);
             Ok(Fresh { plan: Arc::new(compiled.plan), warnings, text: text.into() })
         }
-        Err(mistakes) => {
-            let count = mistakes.len();
-            Err(LoadError::Mistaken { path: path.to_owned(), count, picture: draw(&mistakes) })
-        }
+        Err(mistakes) => Err(mistaken(path, &text, &mistakes)),
     }
+}
+
+fn mistaken(path: &Path, text: &str, mistakes: &[Diagnostic]) -> LoadError {
+    let picture = config::draw(&path.display().to_string(), text, mistakes, Style::Plain, LOG_WIDTH);
+    LoadError::Mistaken { path: path.to_owned(), count: mistakes.len(), picture }
+}
+
+fn text_of(path: &Path) -> Result<String, LoadError> {
+    fs::read_to_string(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })
 }
 
 /// Reads and compiles a file for whoever only wants to know what it says. Its warnings are for those who serve it.
@@ -264,6 +269,15 @@ pub fn read(path: &Path, variables: &BTreeMap<String, String>) -> Result<Arc<Pla
     Ok(compile(path, variables)?.plan)
 }
 
+/// Reads how a service with this file listens, whatever is wrong with the rest of it.
+///
+/// # Errors
+/// When the file cannot be read, or has mistakes in `[server]`.
+pub fn read_server(path: &Path, variables: &BTreeMap<String, String>) -> Result<Server, LoadError> {
+    let text = text_of(path)?;
+    config::server_of(&text, &environment(variables.clone())).map_err(|mistakes| mistaken(path, &text, &mistakes))
+}
+
 /// The text of a file and what it compiles to.
 type Checked = (String, Result<config::Compiled, Vec<Diagnostic>>);
 
@@ -272,8 +286,7 @@ type Checked = (String, Result<config::Compiled, Vec<Diagnostic>>);
 /// # Errors
 /// When the file cannot be read.
 pub fn check(path: &Path, environment: &Environment<'_>) -> Result<Checked, LoadError> {
-    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
-    let text = fs::read_to_string(path).map_err(unreadable)?;
+    let text = text_of(path)?;
     let result = config::compile(&text, environment);
     Ok((text, result))
 }

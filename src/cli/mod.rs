@@ -9,6 +9,7 @@ mod dead_letters;
 mod diff;
 mod env_file;
 mod explain;
+mod healthcheck;
 mod init;
 mod meter;
 mod queue;
@@ -95,6 +96,9 @@ enum Command {
     /// Look into the queue: inspect, verify, export
     #[command(after_help = queue::EXAMPLES)]
     Queue(queue::Options),
+    /// Ask the service on this machine whether it serves, as a container does
+    #[command(after_help = healthcheck::EXAMPLES)]
+    Healthcheck(healthcheck::Options),
     /// Print the JSON Schema of the configuration file, for editors
     #[command(after_help = schema::EXAMPLES)]
     Schema,
@@ -139,6 +143,7 @@ pub fn run() -> ExitCode {
         (Some(Command::DeadLetters(options)), _) => dead_letters::run(&options, &asker(&options.ask)),
         (Some(Command::Replay(options)), _) => replay::run(&options, &asker(&options.ask)),
         (Some(Command::Queue(options)), _) => queue::run(&options, &asker(&options.ask)),
+        (Some(Command::Healthcheck(options)), _) => healthcheck::run(&arguments.config, &options, &variables),
         (Some(Command::Schema), _) => schema::run(),
         (Some(Command::Reference), _) => reference::run(&Arguments::command()),
         (Some(Command::Serve(options)), _) => serve::run(arguments.config, &options, variables),

@@ -60,7 +60,7 @@ use toml::de::{DeTable, DeValue};
 use crate::event::SourceName;
 use crate::plan::case::Case;
 use crate::plan::tracking::DoorPlans;
-use crate::plan::{Destination, Plan};
+use crate::plan::{Destination, Plan, Server};
 use crate::segment::{Inspect, Policy};
 
 pub use changes::{Change, Changes, Edit, Section, Side, changes};
@@ -171,6 +171,24 @@ pub fn compile(text: &str, environment: &Environment<'_>) -> Result<Compiled, Ve
         return Err(found);
     }
     Ok(Compiled { plan, cases, warnings: found, notes })
+}
+
+/// Reads `[server]` alone, whatever is wrong elsewhere: a service that runs serves on beside a file with mistakes.
+///
+/// # Errors
+/// Every mistake in that table.
+pub fn server_of(text: &str, environment: &Environment<'_>) -> Result<Server, Vec<Diagnostic>> {
+    let document = DeTable::parse_recoverable(text).0.into_inner();
+    let texts = Texts::new(text, &Layers::reached(&document));
+    let findings = Findings::of(&texts);
+    let nothing = DeTable::new();
+    let tables = entries_of(&document, "tables").unwrap_or(&nothing);
+    let expressions = Expressions::new(&findings, environment, tables);
+    let top = Table::new(&findings, &document, "the file", 0..0);
+    let reading = server::server(&expressions, top.get("server"));
+    let mut found = findings.told(&document);
+    found.retain(Diagnostic::is_error);
+    if found.is_empty() { Ok(reading.server) } else { Err(found) }
 }
 
 /// As [`sources_of`], of a file that is known to be right.

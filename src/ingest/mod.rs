@@ -10,6 +10,7 @@ mod cors;
 mod counters;
 mod keys;
 mod patience;
+mod probe;
 mod rates;
 mod reply;
 mod route;
@@ -45,6 +46,7 @@ use crate::segment::{self, Arrival, Call, DiscardCode, Envelope, Policy, Reading
 pub use body::Bodies;
 pub use caller::{Peer, Trusted};
 pub use counters::{Counters, Counts};
+pub use probe::{Probe, ProbeError};
 pub use script::Script;
 pub use serve::{ServeOptions, serve};
 pub use tls::{Tls, TlsError};

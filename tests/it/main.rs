@@ -21,6 +21,7 @@ mod examples;
 mod explaining;
 mod full_disk;
 mod google;
+mod healthcheck;
 mod init;
 mod isolation;
 mod layers;
