@@ -3,10 +3,16 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use libroseg::clock::Clock;
 use reqwest::Method;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
 use crate::support::bigquery::{BigQuery, Fault, Limits, Options, PythonClient};
@@ -47,7 +53,7 @@ async fn call(bigquery: &BigQuery, verb: &str, path: &str, body: Value) -> (u16,
 }
 
 async fn told(request: reqwest::RequestBuilder) -> (u16, Value) {
-    let response = request.send().await.unwrap();
+    let response = request.header("content-type", "application/json").send().await.unwrap();
     (response.status().as_u16(), answer_of(response).await)
 }
 
@@ -129,30 +135,70 @@ async fn a_token_to_insert_rows_makes_no_tables() {
     assert_eq!((status, reason(&answer)), (403, "insufficientPermissions"));
 }
 
+/// Asks for a token with an assertion of these claims, signed by the key of the account.
+async fn exchange(bigquery: &BigQuery, claims: &Value) -> (u16, Value) {
+    let account: Value = serde_json::from_str(&bigquery.credentials_json()).unwrap();
+    let pem = account["private_key"].as_str().unwrap();
+    let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let key = RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()).unwrap();
+    let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    let signed = format!("{}.{}", part(&json!({ "alg": "RS256", "typ": "JWT" })), part(claims));
+    let mut signature = vec![0; key.public().modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
+    assertion(bigquery, &format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))).await
+}
+
+async fn assertion(bigquery: &BigQuery, assertion: &str) -> (u16, Value) {
+    let form = format!("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion={assertion}");
+    told(client().post(format!("{}/token", bigquery.endpoint())).body(form)).await
+}
+
 #[tokio::test]
-async fn an_assertion_that_is_not_signed_by_the_account_gets_no_token() {
+async fn an_assertion_gets_a_token_when_all_its_claims_are_right() {
     let bigquery = BigQuery::start();
-    let part = |json: Value| {
-        use base64::Engine as _;
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json.to_string())
-    };
-    let claims = |issuer: &str| part(json!({ "iss": issuer, "aud": "x", "iat": 0, "exp": 1, "scope": ALL }));
-    let cases = [
-        ("nonsense".to_owned(), "Invalid JWT: malformed"),
-        (format!("{}.{}.AAAA", part(json!({ "alg": "RS256" })), claims("x@y")), "Invalid grant: account not found"),
-        (
-            format!("{}.{}.AAAA", part(json!({ "alg": "RS256" })), claims("events@a-project.iam.gserviceaccount.com")),
-            "Invalid JWT Signature.",
-        ),
+    let clock = Clock::moved("2026-01-02T03:04:05Z".parse().unwrap());
+    bigquery.follow(&clock);
+    let now = clock.now().as_second();
+    let issuer = "events@a-project.iam.gserviceaccount.com";
+    let right = json!({
+        "iss": issuer, "aud": format!("{}/token", bigquery.endpoint()), "scope": ALL, "iat": now, "exp": now + 3600,
+    });
+
+    let (status, answer) = exchange(&bigquery, &right).await;
+    assert_eq!((status, &answer["token_type"], &answer["expires_in"]), (200, &json!("Bearer"), &json!(3599)));
+    let url = format!("{}/bigquery/v2/projects/p/datasets/d", bigquery.endpoint());
+    let token = answer["access_token"].as_str().unwrap();
+    assert!(token.starts_with("ya29."));
+    assert_eq!(told(client().get(url).bearer_auth(token)).await.0, 404);
+
+    let wrong = [
+        ("iss", json!("x@y"), "Invalid grant: account not found"),
+        ("aud", json!("https://example.com"), "Invalid JWT: Failed audience check."),
+        ("exp", json!(now + 3601), "Invalid JWT: Token must be a short-lived token"),
+        ("exp", json!(now - 400), "Invalid JWT: Token must be a short-lived token"),
+        ("iat", json!(now + 400), "Invalid JWT: Token must be a short-lived token"),
+        ("scope", json!(""), "Invalid OAuth scope"),
+        ("scope", json!("everything"), "Invalid OAuth scope"),
     ];
-    for (assertion, why) in cases {
-        let form = format!("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion={assertion}");
-        let (status, answer) = told(client().post(format!("{}/token", bigquery.endpoint())).body(form)).await;
-        assert_eq!(
-            (status, &answer["error"], &answer["error_description"]),
-            (400, &json!("invalid_grant"), &json!(why))
-        );
+    for (claim, value, why) in wrong {
+        let mut claims = right.clone();
+        claims[claim] = value;
+        let (status, answer) = exchange(&bigquery, &claims).await;
+        assert_eq!(status, 400);
+        assert!(answer["error_description"].as_str().unwrap().starts_with(why), "{claim}: {answer}");
     }
+    for (forged, why) in [("nonsense", "Invalid JWT: malformed"), ("e30.e30.AAAA", "Invalid grant: account not found")]
+    {
+        let (status, answer) = assertion(&bigquery, forged).await;
+        assert_eq!((status, &answer["error_description"]), (400, &json!(why)));
+    }
+    let claims = URL_SAFE_NO_PAD.encode(right.to_string());
+    let header = URL_SAFE_NO_PAD.encode(json!({ "alg": "RS256" }).to_string());
+    let (_, answer) = assertion(&bigquery, &format!("{header}.{claims}.AAAA")).await;
+    assert_eq!(
+        (&answer["error"], &answer["error_description"]),
+        (&json!("invalid_grant"), &json!("Invalid JWT Signature."))
+    );
 }
 
 // --- tables
@@ -554,6 +600,10 @@ async fn a_request_that_the_discovery_document_does_not_have_is_a_violation() {
         let violations = bigquery.take_violations();
         assert!(violations.len() == 1 && violations[0].ends_with(why), "{violations:?}");
     }
+    let url = format!("{}/bigquery/v2{PATH}/insertAll", bigquery.endpoint());
+    let response = client().post(url).body(json!({ "rows": rows }).to_string()).send().await.unwrap();
+    assert_eq!(reason(&answer_of(response).await), "badContent");
+    assert!(bigquery.take_violations()[0].contains("Unsupported content with type"));
     bigquery.assert_no_violations();
 }
 
@@ -593,7 +643,7 @@ async fn a_connection_is_cut_before_or_after_the_work() {
     bigquery.fails_next("insertAll", [Fault::ResetBefore, Fault::ResetAfter]);
     for stored in [0, 1] {
         let body = json!({ "rows": [{ "json": { "a": "x" } }] }).to_string();
-        client().post(&url).body(body).send().await.unwrap_err();
+        client().post(&url).header("content-type", "application/json").body(body).send().await.unwrap_err();
         assert_eq!(bigquery.table(TABLE).len(), stored);
     }
     assert_eq!(bigquery.requests().iter().map(|request| request.status).collect::<Vec<_>>(), [0, 0]);

@@ -184,6 +184,12 @@ impl Shared {
 
     /// The body, if all of the request is as the discovery document has it.
     fn checked(&self, call: &Call, method: &Method) -> Result<Value, Reply> {
+        let kind = call.head.headers.get("content-type").map(|kind| String::from_utf8_lossy(kind.as_bytes()));
+        if !call.body.is_empty() && !kind.as_ref().is_some_and(|kind| kind.starts_with("application/json")) {
+            let message = format!("Unsupported content with type: {}", kind.unwrap_or_default());
+            self.violation(call, &message);
+            return Err(Reply::error(400, "badContent", &message));
+        }
         let mut body = call.value();
         if body.is_string() {
             self.violation(call, "the body is no JSON");
