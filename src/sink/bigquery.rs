@@ -38,12 +38,20 @@ struct Done {
 /// (<https://cloud.google.com/bigquery/quotas#standard_tables>, read 2026-11-26).
 const PAUSE: SignedDuration = SignedDuration::from_secs(10);
 
+/// A table that was made is not made again within this time, though rows are told that it is not there.
+const PAUSE_AFTER_MAKING: SignedDuration = SignedDuration::from_mins(5);
+
 /// More tables than this are forgotten.
 const TABLES_MAX: usize = 10_000;
 
 // === impl Done ===
 
 impl Done {
+    fn is_fresh(&self, wish: &Wish, now: Timestamp) -> bool {
+        let is_made = *wish == Wish::Make && matches!(self.news.status, Some(200..=299 | 409));
+        now.duration_since(self.at) < if is_made { PAUSE_AFTER_MAKING } else { PAUSE }
+    }
+
     /// What whoever comes a moment later is told: it has to wait, unless we may do nothing at all.
     fn remembered(&self) -> TableNews {
         if matches!(self.news.status, Some(401 | 403)) {
@@ -80,7 +88,7 @@ impl BigQuery {
     async fn tend(&self, wish: &Wish, table: &Table<'_>) -> TableNews {
         let mut tables = self.tables.lock().await;
         let known = tables.get(&table.request.url);
-        if let Some(done) = known.filter(|done| table.now.duration_since(done.at) < PAUSE) {
+        if let Some(done) = known.filter(|done| done.is_fresh(wish, table.now)) {
             return done.remembered();
         }
         let news = match wish {

@@ -6,6 +6,7 @@ mod accepting;
 mod auth;
 mod backlog;
 mod batching;
+mod bigquery;
 mod bigquery_fake;
 mod check;
 mod command_line;
