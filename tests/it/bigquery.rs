@@ -120,7 +120,7 @@ async fn a_row_that_met_a_passing_error_comes_again_and_is_there_once() {
     let app = app(&server, PLAIN).await;
     server.fails_next("insertAll", [Fault::Rows(1.0, "backendError"), Fault::Rows(1.0, "stopped"), Fault::ResetAfter]);
     send(&app, &[track("a", &json!({})), track("b", &json!({}))]).await;
-    app.run_for(Duration::from_secs(60)).await;
+    app.run_for(Duration::from_mins(1)).await;
     assert_eq!(ids(&server, TABLE), set(&["a", "b"]));
     assert_eq!(server.table(TABLE).duplicates(), Vec::<String>::new());
     assert_eq!(app.dead_letters("bq").await.len(), 0);
@@ -134,7 +134,7 @@ async fn answers_that_are_pages_of_html_are_judged_by_their_status() {
     server.fails_next("insertAll", [Fault::Html(413), Fault::Html(503), Fault::Html(502)]);
     let events: Vec<Value> = (0..8).map(|n| track(&n.to_string(), &json!({}))).collect();
     send(&app, &events).await;
-    app.run_for(Duration::from_secs(60)).await;
+    app.run_for(Duration::from_mins(1)).await;
     assert_eq!(server.table(TABLE).len(), 8);
     let rows: Vec<usize> =
         server.bodies("insertAll").iter().map(|body| body["rows"].as_array().unwrap().len()).collect();
