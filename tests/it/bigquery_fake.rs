@@ -376,6 +376,7 @@ async fn values_that_do_not_fit_their_columns_are_refused() {
         ),
         ("FLOAT", json!("much"), "x: Cannot convert value to double (bad value): much"),
         ("NUMERIC", json!("1e30"), "x: Invalid NUMERIC value: 1e30"),
+        ("NUMERIC", json!("1e9223372036854775807"), "x: Invalid NUMERIC value: 1e9223372036854775807"),
         ("NUMERIC", json!("0.0123456789"), "x: Invalid NUMERIC value: 0.0123456789"),
         ("BOOLEAN", json!("1"), "x: Cannot convert string value to boolean: 1"),
         ("DATE", json!("2026-02-30"), "x: Invalid date: '2026-02-30'"),
@@ -389,7 +390,7 @@ async fn values_that_do_not_fit_their_columns_are_refused() {
         assert_eq!(insert(&bigquery, json!({ "x": sent })).await.unwrap_err(), why, "{kind} {sent}");
     }
     let bigquery = with_table(&["at TIMESTAMP"]);
-    for wrong in [json!("yesterday"), json!("2026-01-02T03:04:05.678901234Z"), json!("12026-01-02")] {
+    for wrong in [json!("yesterday"), json!("2026-01-02T03:04:05.678901234Z"), json!("12026-01-02"), json!("NaN")] {
         let error = insert(&bigquery, json!({ "at": wrong })).await.unwrap_err();
         assert!(error.starts_with("at: Could not parse '") && error.contains("as a timestamp"), "{error}");
     }

@@ -10,6 +10,10 @@
 //! - errors: <https://docs.cloud.google.com/bigquery/docs/error-messages>
 //! - the sentences in `insertErrors` are those that users of the service quote in the issues of its clients; where none
 //!   was found the sentence is ours, which its place in the code says.
+//!
+//! What it leaves out: queries and jobs, template tables, ranges (as a type and as partitions), and policies. It is
+//! stricter than the service may be where nobody says: keys of rows have the case of their columns, JSON columns take
+//! text alone, and times end at microseconds.
 
 mod discovery;
 mod faults;

@@ -162,6 +162,9 @@ fn read_field(field: &mut Value, known_from: Timestamp, path: &str, depth: usize
     }
     let number = |key: &str| field[key].as_str().and_then(|digits| digits.parse::<usize>().ok());
     let precision = number("precision").map(|precision| (precision, number("scale").unwrap_or(0)));
+    if precision.is_some_and(|(precision, scale)| scale > precision) {
+        return Err(Reply::invalid(&format!("Field {name} has more digits after the point than in all")));
+    }
     Ok(Field { name, kind, mode, fields, max_length: number("maxLength"), precision, known_from })
 }
 

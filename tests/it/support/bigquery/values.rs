@@ -211,7 +211,7 @@ fn decimal(field: &Field, text: &str) -> Result<Value, String> {
     };
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()),
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok().map(i64::from)),
         None => (digits, Some(0)),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -230,7 +230,7 @@ fn decimal(field: &Field, text: &str) -> Result<Value, String> {
 
 fn no_timestamp(value: &Value) -> Result<Value, String> {
     let quoted = told(value);
-    if let Ok(seconds) = quoted.parse::<f64>() {
+    if let Some(seconds) = seconds(&quoted) {
         return Err(format!("Timestamp field value is out of range:{}", micros(seconds)));
     }
     Err(format!(
@@ -251,6 +251,10 @@ pub(super) fn instant(field: &Field, value: &Value) -> Option<Timestamp> {
     utc(text.parse().ok().or_else(date)?)
 }
 
+fn seconds(text: &str) -> Option<f64> {
+    text.parse::<f64>().ok().filter(|seconds| seconds.is_finite())
+}
+
 /// Seconds since 1970.
 fn epoch(seconds: Option<f64>) -> Option<Value> {
     known(Timestamp::from_microsecond(micros(seconds?)).ok()?)
@@ -269,7 +273,7 @@ fn known(timestamp: Timestamp) -> Option<Value> {
 
 /// A date, perhaps a time with up to six digits after the point, perhaps a zone; or seconds since 1970.
 fn timestamp(text: &str) -> Option<Value> {
-    if let Ok(seconds) = text.parse::<f64>() {
+    if let Some(seconds) = seconds(text) {
         return epoch(Some(seconds));
     }
     let (local, offset) = zoned(text)?;
