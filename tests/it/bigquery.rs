@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::TestApp;
+use crate::support::app::{HEAD, KEY};
 use crate::support::bigquery::{BigQuery, Fault, Options, PythonClient};
+use crate::support::{Binary, TestApp, client};
 
 const TABLE: &str = "acme.events.all";
 
@@ -389,6 +390,84 @@ fn sql(kind: &str) -> &str {
         "BOOLEAN" => "BOOL",
         other => other,
     }
+}
+
+/// Where the test below runs when somebody wants it to run at Google's: a project, a dataset in it that may be written to, and
+/// a file with the JSON of credentials for it.
+const LIVE: [&str; 3] =
+    ["LIBROSEG_TEST_BIGQUERY_PROJECT", "LIBROSEG_TEST_BIGQUERY_DATASET", "LIBROSEG_TEST_BIGQUERY_CREDENTIALS"];
+
+/// What [`LIVE`] names, and otherwise a server of ours.
+struct Service {
+    _server: Option<BigQuery>,
+    endpoint: String,
+    project: String,
+    dataset: String,
+    credentials: String,
+    client: PythonClient,
+}
+
+impl Service {
+    fn find() -> Option<Self> {
+        if let [Ok(project), Ok(dataset), Ok(file)] = LIVE.map(std::env::var) {
+            let credentials = std::fs::read_to_string(file).unwrap();
+            let client = PythonClient::with_credentials(&credentials)?.live();
+            let endpoint = "https://bigquery.googleapis.com".to_owned();
+            return Some(Self { _server: None, endpoint, project, dataset, credentials, client });
+        }
+        let server = BigQuery::start();
+        server.create_dataset("acme", "events");
+        let (endpoint, credentials) = (server.endpoint(), server.credentials_json());
+        let client = PythonClient::with_credentials(&credentials)?;
+        let (project, dataset) = ("acme".to_owned(), "events".to_owned());
+        Some(Self { _server: Some(server), endpoint, project, dataset, credentials, client })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_made_filled_and_extended_and_googles_own_client_reads_it_here_or_at_googles() {
+    let Some(service) = Service::find() else { return };
+    let table = format!("libroseg_test_{}", uuid());
+    let name = format!("{}.{}.{table}", service.project, service.dataset);
+    let Service { endpoint, project, dataset, credentials, .. } = &service;
+    let (folder, credentials) = (tempfile::tempdir().unwrap(), json!(credentials));
+    let file = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n{HEAD}[destinations.bq]\ntype = \"bigquery\"\nendpoint = \"{endpoint}\"\n\
+         project = \"{project}\"\ndataset = \"{dataset}\"\ntable = \"{table}\"\ncredentials = {credentials}\n\
+         create_table = true\nschema_update = \"add_columns\"\n\
+         schema = {{ id = \"STRING NOT NULL\", n = \"INT64\", raw = \"JSON\" }}\n\
+         row = {{ id = \"{{{{ messageId }}}}\", \"...\" = \"{{{{ properties }}}}\" }}\n"
+    );
+    let path = folder.path().join("libroseg.toml");
+    std::fs::write(&path, file).unwrap();
+    let binary = Binary::start(&path);
+    let events = [
+        track("plain", &json!({ "n": 1 })),
+        track("bad", &json!({ "n": "many" })),
+        track("rich", &json!({ "n": 9_007_199_254_740_993_i64, "raw": { "a": [1] }, "colour": "red" })),
+    ];
+    let request = client().post(format!("{}/v1/batch", binary.url)).basic_auth(KEY, Some(""));
+    let body = json!({ "batch": events }).to_string();
+    assert!(request.body(body).send().await.unwrap().status().is_success());
+    // Minutes at Google's: a new table, and then a new column, has to become known.
+    let mut rows = Vec::new();
+    for _ in 0..900 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        rows = if binary.log().contains("dead letters") { service.client.rows(endpoint, &name) } else { Vec::new() };
+        if rows.len() == 2 {
+            break;
+        }
+    }
+    service.client.drop_table(endpoint, &name);
+    rows.sort_by_key(|row| row["id"].to_string());
+    assert_eq!(rows.len(), 2, "{}", binary.log());
+    assert_eq!((&rows[0]["id"], &rows[0]["n"], &rows[0]["colour"]), (&json!("plain"), &json!(1), &Value::Null));
+    assert_eq!((&rows[1]["n"], &rows[1]["colour"]), (&json!(9_007_199_254_740_993_i64), &json!("red")));
+    assert_eq!(rows[1]["raw"], json!({ "a": [1] }));
+}
+
+fn uuid() -> String {
+    std::process::id().to_string() + &fastrand::u64(..).to_string()
 }
 
 /// So many events, one in a hundred with a row that does not fit, and one call in five going wrong.

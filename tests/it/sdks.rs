@@ -14,6 +14,7 @@ use std::{
 
 use serde_json::{Map, Number, Value, json};
 
+use crate::support::bigquery::BigQuery;
 use crate::support::tools::{has_chromium, has_node, is_there, python, sdks};
 use crate::support::{Binary, Fake};
 
@@ -53,6 +54,59 @@ fn each_event_of_analytics_node_arrives_once_and_mapped() {
     let Some(command) = node_driver("node.mjs") else { return };
     let report = drive(&Sdk { command, library: "@segment/analytics-node", native: js_values(), enriches_pages: true });
     assert_all_calls_made(&report);
+}
+
+#[test]
+fn the_shipped_file_makes_each_event_of_analytics_node_a_row_of_bigquery_as_the_blueprint_has_it() {
+    let Some(command) = node_driver("node.mjs") else { return };
+    let sdk = Sdk { command, library: "@segment/analytics-node", native: js_values(), enriches_pages: true };
+    let (dir, bigquery) = (tempfile::tempdir().unwrap(), BigQuery::start());
+    bigquery.create_dataset("acme", "events");
+    let path = dir.path().join("libroseg.toml");
+    fs::write(&path, shipped(&bigquery, dir.path())).unwrap();
+    let credentials = bigquery.credentials_json();
+    let variables = [
+        ("LIBROSEG_WRITE_KEY", WRITE_KEY),
+        ("BIGQUERY_PROJECT_ID", "acme"),
+        ("BIGQUERY_DATASET", "events"),
+        ("BIGQUERY_TABLE", "all"),
+        ("BIGQUERY_CREDENTIALS", &credentials),
+    ];
+    let binary = Binary::start_with(&path, &variables);
+
+    let report = run(&sdk, &binary.url, dir.path());
+    assert_all_calls_made(&report);
+    let count = || if bigquery.has_table("acme.events.all") { bigquery.table("acme.events.all").len() } else { 0 };
+    let script = Script::read();
+    // BigQuery streams into partitions of the last five years.
+    let is_of_old = |call: &&Value| script.call(call)["timestamp"].as_str().is_some_and(|at| at < "2021");
+    let (old, sent): (Vec<&Value>, Vec<&Value>) = report.sent.iter().partition(is_of_old);
+    wait_until("every event is a row", || count() >= sent.len());
+    thread::sleep(QUIET);
+    let rows = by_id(&bigquery.table("acme.events.all").rows(), "message_id");
+    assert_eq!((rows.len(), old.len()), (sent.len(), 1), "log:\n{}", binary.log());
+    assert!(binary.log().contains("outside the allowed bounds"));
+    for call in sent {
+        let (row, expected) = (&rows[&text_of(call, "messageId")], script.expected(&sdk, call));
+        assert_eq!(row.as_object().unwrap().len(), 9);
+        for (column, key) in [("type", "type"), ("event", "event"), ("user_id", "userId")] {
+            assert_eq!(row[column], call.get(key).cloned().unwrap_or(Value::Null), "{call}");
+        }
+        for key in ["properties", "traits"] {
+            let written = parse(row[key].as_str().unwrap());
+            assert_subset(&expected.get(key).cloned().unwrap_or_else(|| json!({})), &written, key);
+        }
+        assert_eq!(parse(row["context"].as_str().unwrap())["library"]["name"], sdk.library);
+        assert!(row["timestamp"].is_string());
+    }
+}
+
+/// The shipped file, in a folder of its own, with this BigQuery in place of Google's.
+fn shipped(bigquery: &BigQuery, dir: &Path) -> String {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("libroseg.toml")).unwrap();
+    let endpoint = format!("extends = \"bigquery\"\nendpoint = \"{}\"", bigquery.endpoint());
+    let text = text.replace("0.0.0.0:8080", "127.0.0.1:0").replace("extends = \"bigquery\"", &endpoint);
+    text.replace("\"data/", &format!("\"{}/", dir.display()))
 }
 
 #[test]

@@ -4,6 +4,11 @@
         Makes a dataset and tables, inserts rows, changes a table, reads everything back; prints what came of each step.
     bigquery.py insert --endpoint URL [--credentials FILE] < {"table": "p.d.t", "rows": [{…}], "row_ids": ["…"]}
         Inserts these rows with `insert_rows`, each value first made what its column's type is in Python.
+    bigquery.py rows   --endpoint URL [--credentials FILE] [--query] < {"table": "p.d.t"}
+        Prints the rows of a table: listed, or, of Google's own service, asked for with a query, which sees what was just
+        streamed.
+    bigquery.py drop   --endpoint URL [--credentials FILE] < {"table": "p.d.t"}
+        Deletes a table.
 """
 
 import argparse
@@ -175,17 +180,30 @@ def insert(client, asked):
     return client.insert_rows(table, rows, row_ids=asked["row_ids"], skip_invalid_rows=True)
 
 
+def rows_of(client, asked, with_query):
+    if with_query:
+        found = client.query(f"SELECT * FROM `{asked['table']}`").result()
+    else:
+        found = client.list_rows(client.get_table(asked["table"]))
+    return [json.loads(json.dumps(dict(row), default=str)) for row in found]
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("command", choices=["check", "insert"])
+    parser.add_argument("command", choices=["check", "insert", "rows", "drop"])
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("--credentials")
+    parser.add_argument("--query", action="store_true")
     args = parser.parse_args()
     client = client_for(args)
     if args.command == "check":
         report = dict(steps(client))
-    else:
+    elif args.command == "insert":
         report = insert(client, json.load(sys.stdin))
+    elif args.command == "rows":
+        report = rows_of(client, json.load(sys.stdin), args.query)
+    else:
+        report = client.delete_table(json.load(sys.stdin)["table"], not_found_ok=True)
     print(json.dumps(report), flush=True)
 
 

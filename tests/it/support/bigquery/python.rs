@@ -14,6 +14,8 @@ pub(crate) struct PythonClient {
     python: PathBuf,
     /// A file with credentials, or none: the server must be open then.
     credentials: Option<tempfile::NamedTempFile>,
+    /// Whether rows are asked for with a query: only Google's own service answers one.
+    asks_with_query: bool,
 }
 
 impl PythonClient {
@@ -22,19 +24,39 @@ impl PythonClient {
         let python = python()?;
         let probe = Command::new(&python).args(["-c", "import google.cloud.bigquery, googleapiclient"]).output();
         let has_it = probe.is_ok_and(|output| output.status.success());
-        is_there("google-cloud-bigquery", has_it).then_some(Self { python, credentials: None })
+        is_there("google-cloud-bigquery", has_it).then_some(Self { python, credentials: None, asks_with_query: false })
     }
 
     /// One that is a service account of this server.
     pub(crate) fn account(bigquery: &BigQuery) -> Option<Self> {
+        Self::with_credentials(&bigquery.credentials_json())
+    }
+
+    /// One with these credentials, which are JSON.
+    pub(crate) fn with_credentials(credentials: &str) -> Option<Self> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(bigquery.credentials_json().as_bytes()).unwrap();
+        file.write_all(credentials.as_bytes()).unwrap();
         Self::anonymous().map(|client| Self { credentials: Some(file), ..client })
+    }
+
+    /// The same for Google's own service.
+    pub(crate) fn live(self) -> Self {
+        Self { asks_with_query: true, ..self }
+    }
+
+    /// The rows of a table.
+    pub(crate) fn rows(&self, endpoint: &str, table: &str) -> Vec<Value> {
+        self.run(endpoint, "rows", &json!({ "table": table })).as_array().unwrap().clone()
+    }
+
+    /// Deletes a table.
+    pub(crate) fn drop_table(&self, endpoint: &str, table: &str) {
+        self.run(endpoint, "drop", &json!({ "table": table }));
     }
 
     /// Does all that the driver knows to do, and tells what came of each step.
     pub(crate) fn check(&self, bigquery: &BigQuery) -> Value {
-        self.run(bigquery, "check", &Value::Null)
+        self.run(&bigquery.endpoint(), "check", &Value::Null)
     }
 
     /// Inserts rows with `insert_rows`, which turns typed values into JSON: the rows here are JSON as [`Look::rows`] gives
@@ -43,14 +65,15 @@ impl PythonClient {
     /// [`Look::rows`]: super::Look::rows
     pub(crate) fn insert(&self, bigquery: &BigQuery, table: &str, rows: &[Value], row_ids: &[&str]) -> Value {
         let asked = json!({ "table": table, "rows": rows, "row_ids": row_ids });
-        let errors = self.run(bigquery, "insert", &asked);
+        let errors = self.run(&bigquery.endpoint(), "insert", &asked);
         assert_eq!(errors, json!([]), "what Google's client inserted was refused");
         bigquery.bodies("insertAll").pop().expect("a request was made")
     }
 
-    fn run(&self, bigquery: &BigQuery, command: &str, input: &Value) -> Value {
+    fn run(&self, endpoint: &str, command: &str, input: &Value) -> Value {
         let mut driver = Command::new(&self.python);
-        driver.arg(sdks().join("bigquery.py")).args([command, "--endpoint", &bigquery.endpoint()]);
+        driver.arg(sdks().join("bigquery.py")).args([command, "--endpoint", endpoint]);
+        driver.args((self.asks_with_query && command == "rows").then_some("--query"));
         if let Some(file) = &self.credentials {
             driver.arg("--credentials").arg(file.path());
         }
