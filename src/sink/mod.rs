@@ -36,7 +36,12 @@ pub struct Sinks {
 /// A sink could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// The system's root certificates cannot be used.
+    /// There are no root certificates: no service's own could be told from anybody's.
+    #[error(
+        "no root certificates: install the system's (often `ca-certificates`), or name a file of them in SSL_CERT_FILE"
+    )]
+    Roots(#[source] rustls::Error),
+    /// TLS itself cannot be set up.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
     /// The HTTP client could not be built.
@@ -71,7 +76,8 @@ impl Sinks {
             return Ok(config.clone());
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let mut config = builder.with_safe_default_protocol_versions()?.with_platform_verifier()?.with_no_client_auth();
+        let builder = builder.with_safe_default_protocol_versions()?;
+        let mut config = builder.with_platform_verifier().map_err(SinkError::Roots)?.with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(self.tls.get_or_init(|| config).clone())
     }

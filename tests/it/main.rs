@@ -11,6 +11,7 @@ mod bigquery_fake;
 mod check;
 mod command_line;
 mod commands;
+mod containers;
 mod crash;
 mod customerio;
 mod damage;

@@ -56,10 +56,11 @@ const README_BLOCKS: [&str; 27] = [
 ];
 
 /// The pages whose links are followed.
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "docs/checking.md",
     "docs/config.md",
+    "docs/containers.md",
     "docs/delivery.md",
     "docs/metrics.md",
     "docs/operations.md",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Binary, Fake, client, eventually};
+use crate::support::{Binary, Fake, PATIENCE, client, eventually};
 
 fn file(server: &str, rest: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -43,6 +43,52 @@ async fn a_certificate_in_the_file_is_what_clients_see() {
     let client = reqwest::Client::builder().tls_certs_only([root]).build().unwrap();
     let health = client.get(format!("https://localhost:{port}/health")).send().await.unwrap();
     assert_eq!((health.status().as_u16(), health.version()), (200, reqwest::Version::HTTP_2));
+}
+
+/// A service whose one destination is the https door of another.
+fn sender_to(receiver: &Binary) -> (TempDir, PathBuf) {
+    let port = receiver.url.rsplit_once(':').unwrap().1;
+    let url = format!("https://localhost:{port}/v1/track");
+    file(
+        "",
+        &format!(
+            "[sources.a]\nwrite_keys = [\"web_key\"]\n[destinations.next]\nurl = \"{url}\"\nauth = {{ basic = [\"web_key\", \"\"] }}\n"
+        ),
+    )
+}
+
+#[tokio::test]
+async fn a_destination_is_trusted_by_the_root_certificates_that_ssl_cert_file_names() {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (folder, path) = file("tls = { cert = \"cert.pem\", key = \"key.pem\" }", SOURCE);
+    let cert = folder.path().join("cert.pem");
+    std::fs::write(&cert, certified.cert.pem()).unwrap();
+    std::fs::write(folder.path().join("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+    let receiver = Binary::start(&path);
+
+    let (_sender_folder, path) = sender_to(&receiver);
+    let cert = cert.to_str().unwrap();
+    let sender = Binary::start_with(&path, &[("SSL_CERT_FILE", cert), ("SSL_CERT_DIR", "")]);
+    assert_eq!(post(&client(), &sender, "web_key", &event()).await.0, 200);
+    let is_delivered = async || {
+        let ready = client().get(format!("{}/ready", sender.url)).send().await.unwrap().text().await.unwrap();
+        serde_json::from_str::<Value>(&ready).unwrap()["destinations"]["next"]["delivered"] == 1
+    };
+    let delivered = tokio::time::timeout(PATIENCE, async { while !is_delivered().await {} });
+    assert!(delivered.await.is_ok(), "{}", sender.log());
+}
+
+#[tokio::test]
+async fn without_any_root_certificate_the_start_says_what_to_do() {
+    let (folder, path) = file("", &format!("{SOURCE}[destinations.a]\nurl = \"https://example.com\"\n"));
+    let nothing = folder.path().join("nothing.pem");
+    std::fs::write(&nothing, "").unwrap();
+    let mut command = Binary::command();
+    command.arg("--config").arg(&path).env("SSL_CERT_FILE", &nothing).env("SSL_CERT_DIR", "");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("no root certificates: ") && told.contains("SSL_CERT_FILE"), "{told}");
 }
 
 #[tokio::test]
