@@ -18,6 +18,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
 use super::ask::counted;
+use super::doctor::{self, Round, Visit};
 use super::{DONE, UNABLE, WRONG, env_file};
 use crate::config::{self, Code, Diagnostic, Environment, Severity, Target, Unset};
 use crate::plan::{Plan, QueueKind, QueueSettings};
@@ -38,6 +39,7 @@ Examples:
 
 /// How to check, and how to tell what is found.
 #[derive(Clone, Debug, Default, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 #[group(skip)]
 pub(super) struct Options {
     /// How to tell what is found
@@ -57,7 +59,7 @@ pub(super) struct Options {
     env_file: Vec<PathBuf>,
 
     /// Take variables that are not set, and files of secrets that cannot be read, as there and unknown
-    #[arg(long)]
+    #[arg(long, conflicts_with = "online")]
     assume_env: bool,
 
     /// Do not run the tests that the files carry
@@ -67,6 +69,18 @@ pub(super) struct Options {
     /// Print the CREATE TABLE of every BigQuery table that a `schema` declares, for files that are right
     #[arg(long, conflicts_with = "format")]
     print_ddl: bool,
+
+    /// Look as well at what right files need where it is, and send nothing: as `libroseg doctor` does
+    #[arg(long, conflicts_with = "print_ddl")]
+    online: bool,
+
+    /// With it, look at this destination alone, or at these
+    #[arg(short = 'd', long, visible_alias = "destination", value_name = "NAME", requires = "online")]
+    only: Vec<String>,
+
+    /// With it, the longest that one step may take [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = doctor::timeout, requires = "online")]
+    timeout: Option<Duration>,
 
     /// Say as well what cannot work there
     #[arg(long, value_name = "PLACE", value_enum)]
@@ -120,6 +134,10 @@ struct Told {
     summary: Option<Summary>,
     /// The statements that make its tables, each once.
     ddl: Vec<String>,
+    /// What it means, unless it has errors.
+    plan: Option<Plan>,
+    /// What was found where it matters, if somebody looked.
+    online: Option<Vec<Visit>>,
 }
 
 /// Where something stands in a file: lines and columns from 1, columns in characters; the end is not part of it.
@@ -151,6 +169,9 @@ pub(super) fn run(files: &[PathBuf], options: &Options, variables: &BTreeMap<Str
         }
     };
     let files: Vec<File> = files.iter().map(|file| check(file, options, &variables)).collect();
+    if options.online {
+        return look(files, options, variables.get("PORT").cloned());
+    }
     let prints_ddl = options.print_ddl && files.iter().all(|file| file.exit_code() == DONE);
     let answer = match options.format {
         _ if prints_ddl => ddl(&files),
@@ -159,12 +180,61 @@ pub(super) fn run(files: &[PathBuf], options: &Options, variables: &BTreeMap<Str
         Format::Sarif => sarif::answer(&files),
         Format::Github => github::answer(&files),
     };
+    note_unreadable(&files);
+    say(&answer);
+    exit_code(&files)
+}
+
+/// Looks at what right files need, and tells of it as it comes. Answers the worst exit code.
+fn look(mut files: Vec<File>, options: &Options, port: Option<String>) -> u8 {
+    let is_human = match options.format {
+        Format::Human => true,
+        Format::Json => false,
+        Format::Sarif | Format::Github => {
+            super::note("error: what is found with `--online` has no place in a file: `--format human` or `json`");
+            return UNABLE;
+        }
+    };
+    let timeout = options.timeout.unwrap_or(doctor::TIMEOUT);
+    let round = Round { only: options.only.clone(), timeout, port };
+    for file in &mut files {
+        if is_human {
+            say(&human::answer(std::slice::from_ref(file)));
+        }
+        let right = file.result.as_mut().ok().filter(|told| told.is_right());
+        let Some((told, plan)) = right.and_then(|told| told.plan.take().map(|plan| (told, plan))) else { continue };
+        let mut tell = |visit: &Visit| {
+            if is_human {
+                say(&visit.text());
+            }
+        };
+        match doctor::look(&plan, &round, &mut tell) {
+            Ok(visits) => told.online = Some(visits),
+            Err(error) => {
+                super::note(error);
+                return UNABLE;
+            }
+        }
+        if let Some(visits) = told.online.as_ref().filter(|_| is_human) {
+            say(&format!("\n{}: {}\n", file.name, doctor::summary(visits)));
+        }
+    }
+    note_unreadable(&files);
+    if !is_human {
+        say(&json::answer(&files));
+    }
+    exit_code(&files)
+}
+
+fn note_unreadable(files: &[File]) {
     for (file, reason) in files.iter().filter_map(|file| Some((file, file.result.as_ref().err()?))) {
         super::note(format_args!("error: cannot read {}: {reason}", file.name));
     }
-    // A reader that left early has seen enough.
-    let _ = io::stdout().write_all(answer.as_bytes());
-    exit_code(&files)
+}
+
+/// A reader that left early has seen enough.
+fn say(answer: &str) {
+    let _ = io::stdout().write_all(answer.as_bytes()).and_then(|()| io::stdout().flush());
 }
 
 fn check(path: &Path, options: &Options, variables: &BTreeMap<String, String>) -> File {
@@ -177,8 +247,8 @@ fn check(path: &Path, options: &Options, variables: &BTreeMap<String, String>) -
         Ok((text, result)) => {
             let mut summary = result.as_ref().ok().map(|compiled| Summary::of(&compiled.plan));
             let ddl = result.as_ref().map(|compiled| statements(&compiled.plan)).unwrap_or_default();
-            let odd = |compiled: config::Compiled| [compiled.warnings, compiled.notes].concat();
-            let mut diagnostics = result.map_or_else(|mistakes| mistakes, odd);
+            let odd = |compiled: config::Compiled| ([compiled.warnings, compiled.notes].concat(), Some(compiled.plan));
+            let (mut diagnostics, plan) = result.map_or_else(|mistakes| (mistakes, None), odd);
             diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
             if let Some(right) = summary.as_mut().filter(|_| !options.no_tests) {
                 let (tests, failures) = run_tests(&text);
@@ -188,7 +258,7 @@ fn check(path: &Path, options: &Options, variables: &BTreeMap<String, String>) -
             summary = summary.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
             diagnostics.retain(|diagnostic| diagnostic.is_error() || !options.allows(diagnostic.code));
             let denied = diagnostics.iter().filter(|diagnostic| options.denies(diagnostic)).count();
-            Ok(Told { text, diagnostics, denied, summary, ddl })
+            Ok(Told { text, diagnostics, denied, summary, ddl, plan, online: None })
         }
         Err(error) => Err(std::error::Error::source(&error).unwrap_or(&error).to_string()),
     };
@@ -245,6 +315,12 @@ fn duration(text: &str) -> Result<Duration, String> {
 // === impl Options ===
 
 impl Options {
+    /// Those of somebody who wants to look, and not to check.
+    pub(super) fn online(env_file: Vec<PathBuf>, is_json: bool, only: Vec<String>, timeout: Duration) -> Self {
+        let format = if is_json { Format::Json } else { Format::Human };
+        Self { format, env_file, no_tests: true, online: true, only, timeout: Some(timeout), ..Self::default() }
+    }
+
     fn target(&self) -> Target {
         match self.target {
             Some(Place::Vercel) => {
@@ -270,7 +346,7 @@ impl Options {
 impl File {
     fn exit_code(&self) -> u8 {
         match &self.result {
-            Ok(told) if told.is_right() => DONE,
+            Ok(told) if told.is_right() && !told.has_problem() => DONE,
             Ok(_) => WRONG,
             Err(_) => UNABLE,
         }
@@ -284,6 +360,11 @@ impl Told {
 
     fn is_right(&self) -> bool {
         self.count(Severity::Error) == 0 && self.denied == 0
+    }
+
+    /// Whether something was found wrong where it matters.
+    fn has_problem(&self) -> bool {
+        self.online.iter().flatten().any(Visit::has_problem)
     }
 
     /// How the file is, in a line.

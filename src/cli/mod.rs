@@ -7,6 +7,7 @@ pub mod check;
 mod config;
 mod dead_letters;
 mod diff;
+mod doctor;
 mod env_file;
 mod explain;
 mod healthcheck;
@@ -72,6 +73,15 @@ enum Command {
         #[command(flatten)]
         options: check::Options,
     },
+    /// Look at what destinations need where it is, and send nothing: the same as `check --online`
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor {
+        /// The files [default: the configuration file]
+        files: Vec<PathBuf>,
+
+        #[command(flatten)]
+        options: doctor::Options,
+    },
     /// Run the tests in the files: the requests that events cause, and what answers mean
     #[command(after_help = test::EXAMPLES)]
     Test(test::Options),
@@ -135,6 +145,7 @@ pub fn run() -> ExitCode {
     ExitCode::from(match (arguments.command, arguments.check) {
         (Some(Command::Check { files, options }), _) => check::run(&files_or_config(files), &options, &variables),
         (None, Some(files)) => check::run(&files_or_config(files), &check::Options::default(), &variables),
+        (Some(Command::Doctor { files, options }), _) => doctor::run(&files_or_config(files), &options, &variables),
         (Some(Command::Test(options)), _) => test::run(&files_or_config(options.files.clone()), &options),
         (Some(Command::Explain(options)), _) => explain::run(&arguments.config, &options, &variables),
         (Some(Command::Diff(options)), _) => diff::run(&options, &variables),

@@ -119,7 +119,7 @@ fn head(state: &QueueState) -> String {
 
 /// Bytes for people: `428 B`, `1.3 GB`.
 #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let units = [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
     match units.into_iter().find(|(unit, _)| bytes >= *unit) {
         Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),

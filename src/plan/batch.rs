@@ -173,6 +173,27 @@ impl Destination {
         Ok(request)
     }
 
+    /// A question about the destination, asked by whom its events are sent, which carries no event.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn question(
+        &self,
+        method: &str,
+        url: String,
+        body: Option<&Json>,
+        timeout: Duration,
+        now: Timestamp,
+    ) -> Result<Request, RuleError> {
+        let headers = body.map(|_| ("content-type".to_owned(), Encoding::Json.content_type().to_owned()));
+        let body = body.map(|body| body.to_string().into());
+        let (method, headers) = (method.to_owned(), headers.into_iter().collect());
+        let mut request = Request { method, url, headers, body, timeout, token: None, shape: None };
+        let signed = self.auth.apply(&mut request, || "question".to_owned(), now);
+        signed.map_err(|error| self.error(None, error).within("auth"))?;
+        Ok(request)
+    }
+
     /// The headers of the file, and those that go with a body of this type, if there is one.
     pub(super) fn request_headers(&self, address: &Address, content_type: Option<&str>) -> Vec<(String, String)> {
         let mut headers = address.headers.clone();

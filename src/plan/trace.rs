@@ -55,6 +55,12 @@ impl Destination {
         self.secrets().redact(text)
     }
 
+    /// A text for whoever looks after the file: credentials are masked, names that stand in variables are not.
+    #[must_use]
+    pub fn without_credentials(&self, text: &str) -> String {
+        Secrets::of(self.auth.secrets().into_iter()).excerpt(text)
+    }
+
     /// A request as a person may see it whole, its body unpacked: credentials and secrets are masked.
     #[must_use]
     pub fn masked(&self, request: &Request) -> Request {
@@ -92,11 +98,7 @@ impl Destination {
 
     /// What must not be told: variables, secrets' files, credentials.
     pub(super) fn secrets(&self) -> Secrets {
-        let all = self.names.secrets().chain(self.auth.secrets()).filter(|secret| secret.len() >= SECRET_CHARS_MIN);
-        let mut forms: Vec<String> = all.flat_map(|secret| forms_of(&secret)).collect();
-        forms.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
-        forms.dedup();
-        Secrets { forms }
+        Secrets::of(self.names.secrets().chain(self.auth.secrets()))
     }
 }
 
@@ -109,6 +111,14 @@ fn masked_header((name, value): &(String, String), own: &[&str], secrets: &Secre
 // === impl Secrets ===
 
 impl Secrets {
+    fn of(all: impl Iterator<Item = String>) -> Self {
+        let all = all.filter(|secret| secret.len() >= SECRET_CHARS_MIN);
+        let mut forms: Vec<String> = all.flat_map(|secret| forms_of(&secret)).collect();
+        forms.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        forms.dedup();
+        Self { forms }
+    }
+
     /// A text without secrets.
     pub(super) fn redact(&self, text: &str) -> String {
         self.forms.iter().fold(text.to_owned(), |text, form| {

@@ -175,12 +175,12 @@ impl Table<'_> {
     }
 }
 
-fn status_of(reply: &Reply) -> Option<u16> {
+pub(super) fn status_of(reply: &Reply) -> Option<u16> {
     if let Reply::Answered { status, .. } = reply { Some(*status) } else { None }
 }
 
 /// The document that a good answer holds.
-fn json_of(reply: &Reply) -> Option<Json> {
+pub(super) fn json_of(reply: &Reply) -> Option<Json> {
     let Reply::Answered { status: 200..=299, body, .. } = reply else { return None };
     serde_json::from_slice(body).ok()
 }
@@ -198,7 +198,7 @@ fn news(reply: &Reply, columns: Vec<String>) -> TableNews {
 }
 
 /// What an error of the service says, or the text that came instead.
-fn message_of(body: &[u8]) -> String {
+pub(super) fn message_of(body: &[u8]) -> String {
     let json: Option<Json> = serde_json::from_slice(body).ok();
     let message = json.as_ref().and_then(|json| json["error"]["message"].as_str());
     message.map_or_else(|| String::from_utf8_lossy(&body[..body.len().min(1024)]).into_owned(), str::to_owned)

@@ -89,6 +89,26 @@ impl Http {
         }
     }
 
+    /// Asks for a token, and keeps it.
+    ///
+    /// # Errors
+    /// What a request that needs it would hear.
+    pub(super) async fn look_for_token(
+        &self,
+        source: &TokenSource,
+        now: Timestamp,
+        timeout: Duration,
+    ) -> Result<(), Reply> {
+        let given = self.tokens.get(source, now, timeout, |question| self.answer(question));
+        let late = || {
+            Reply::Lost(Failure::new(
+                Reason::Timeout,
+                format!("asking {} for a token: no answer in time", source.url()),
+            ))
+        };
+        tokio::time::timeout(timeout, given).await.map_err(|_| late())?.map(|_| ())
+    }
+
     /// Finds out what is needed for a token.
     async fn answer(&self, question: Question) -> Answer {
         match question {

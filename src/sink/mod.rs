@@ -5,6 +5,7 @@
 pub mod bigquery;
 pub mod file;
 pub mod http;
+pub mod look;
 pub mod stdout;
 mod token;
 

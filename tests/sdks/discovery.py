@@ -15,7 +15,7 @@ PACKAGE = "google-api-python-client"
 
 METHODS = {
     "datasets": ["get", "insert"],
-    "tables": ["delete", "get", "insert", "list", "patch"],
+    "tables": ["delete", "get", "insert", "list", "patch", "testIamPermissions"],
     "tabledata": ["insertAll", "list"],
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use super::{File, Position, Summary, Told, exit_code};
+use super::{File, Position, Summary, Told, Visit, exit_code};
 use crate::config::{Diagnostic, Severity};
 use crate::plan::QueueKind;
 
@@ -40,6 +40,7 @@ fn of_file(file: &File) -> Value {
         "unreadable": file.result.as_ref().err(),
         "diagnostics": told.map(of_diagnostic).unwrap_or_default(),
         "summary": told.and_then(|told| told.summary.as_ref()).map(of_summary),
+        "online": told.and_then(|told| told.online.as_ref()).map(|visits| visits.iter().map(Visit::json).collect::<Vec<_>>()),
     })
 }
 

@@ -6,6 +6,7 @@
 mod identity;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{UNKNOWN, constant, secret, words};
 use crate::config::codes::Code;
@@ -67,7 +68,7 @@ pub(in crate::config) fn token_source(
             expressions.findings.add(Diagnostic::error(Code::BadValue, place, why));
             return None;
         }
-        Some(TokenSource::Google(Box::new(Google { identity, wants, subject, quota_project })))
+        Some(TokenSource::Google(Box::new(Google { identity: Arc::new(identity), wants, subject, quota_project })))
     })
 }
 

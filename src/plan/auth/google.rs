@@ -3,6 +3,8 @@
 //! Written after <https://google.aip.dev/auth/4110> and its neighbours (4111, 4113, 4115, 4117) and after google-auth 2.63.0
 //! for Python, all read 2026-11-26; what is sent was compared with what that sends for the same credentials.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
 use jiff::{SignedDuration, Timestamp};
@@ -18,7 +20,7 @@ use super::token::{OAuth2, Token};
 /// Somebody at Google who wants a token.
 pub struct Google {
     /// Who.
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
     /// What is asked for.
     pub wants: Wants,
     /// Somebody of the domain on whose behalf we act (domain-wide delegation).
@@ -114,6 +116,16 @@ const ASSERTION_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 impl Google {
     pub(super) fn token(&self, asking: &mut Asking<'_>) -> Result<Token, Stop> {
         self.identity.token(&self.wants, self.subject.as_deref(), asking)
+    }
+
+    /// The same, for an access token with this scope.
+    pub(super) fn for_scope(&self, scope: &str) -> Self {
+        Self {
+            identity: Arc::clone(&self.identity),
+            wants: Wants::Scope(scope.to_owned()),
+            subject: self.subject.clone(),
+            quota_project: self.quota_project.clone(),
+        }
     }
 }
 
@@ -411,7 +423,7 @@ mod tests {
 
     fn source(identity: Identity, wants: Wants, subject: Option<&str>) -> TokenSource {
         let subject = subject.map(str::to_owned);
-        TokenSource::Google(Box::new(Google { identity, wants, subject, quota_project: None }))
+        TokenSource::Google(Box::new(Google { identity: Arc::new(identity), wants, subject, quota_project: None }))
     }
 
     fn scope() -> Wants {

@@ -159,8 +159,18 @@ impl TokenSource {
         }
     }
 
-    /// Whoever gives the token in the end.
-    fn url(&self) -> &str {
+    /// The same source for an access token with this scope; `None`: it gives what it gives.
+    #[must_use]
+    pub fn for_scope(&self, scope: &str) -> Option<Self> {
+        match self {
+            Self::OAuth2(_) => None,
+            Self::Google(google) => Some(Self::Google(Box::new(google.for_scope(scope)))),
+        }
+    }
+
+    /// Whoever gives the token in the end: a URL or a host.
+    #[must_use]
+    pub fn url(&self) -> &str {
         match self {
             Self::OAuth2(oauth2) => &oauth2.token_url,
             Self::Google(google) => google.identity.url(),

@@ -3,6 +3,7 @@
 //! 2026-11-26).
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::column::{Column, Mode, Parameters, Scalar, Type};
 use super::{Partition, Per, Shape};
@@ -157,14 +158,17 @@ impl Shape {
 fn sql_options(partition: &Partition) -> Vec<String> {
     let mut options = Vec::new();
     if let Some(expire) = partition.expire {
-        #[allow(clippy::cast_precision_loss, reason = "days, for people")]
-        let days = expire.as_secs() as f64 / DAY_SECONDS as f64;
-        options.push(format!("partition_expiration_days = {days}"));
+        options.push(format!("partition_expiration_days = {}", days(expire)));
     }
     if partition.requires_filter {
         options.push("require_partition_filter = TRUE".to_owned());
     }
     options
+}
+
+#[allow(clippy::cast_precision_loss, reason = "days, for people")]
+fn days(duration: Duration) -> String {
+    (duration.as_secs() as f64 / DAY_SECONDS as f64).to_string()
 }
 
 fn sql_column(column: &Column) -> String {
@@ -176,6 +180,39 @@ fn sql_column(column: &Column) -> String {
         let _ = write!(sql, " OPTIONS (description = {})", serde_json::Value::from(description.as_str()));
     }
     sql
+}
+
+/// The statement that adds columns to a table of this name, without NOT NULL: a table with rows takes no such ones.
+#[must_use]
+pub fn add_columns(name: &str, columns: &[&Column]) -> String {
+    let added = columns.iter().map(|column| {
+        let relaxed = if column.mode == Mode::Required { Mode::Nullable } else { column.mode };
+        format!("ADD COLUMN {}", sql_column(&Column { mode: relaxed, ..(*column).clone() }))
+    });
+    format!("ALTER TABLE `{name}` {};", added.collect::<Vec<_>>().join(", "))
+}
+
+/// The statement that gives a column a type which takes more.
+#[must_use]
+pub fn widen_column(name: &str, column: &str, kind: &Type) -> String {
+    let kind = sql_type(kind, Mode::Nullable);
+    format!("ALTER TABLE `{name}` ALTER COLUMN {} SET DATA TYPE {kind};", sql_name(column))
+}
+
+/// The statement that lets a column be missing.
+#[must_use]
+pub fn drop_not_null(name: &str, column: &str) -> String {
+    format!("ALTER TABLE `{name}` ALTER COLUMN {} DROP NOT NULL;", sql_name(column))
+}
+
+/// The statement that gives a table the options of its partitions.
+#[must_use]
+pub fn set_partition_options(name: &str, partition: &Partition) -> String {
+    let days = partition.expire.map_or("NULL".to_owned(), days);
+    let filter = if partition.requires_filter { "TRUE" } else { "FALSE" };
+    format!(
+        "ALTER TABLE `{name}` SET OPTIONS (partition_expiration_days = {days}, require_partition_filter = {filter});"
+    )
 }
 
 /// A type in the words of GoogleSQL.

@@ -3,10 +3,11 @@
 //! A row travels in a request of `tabledata.insertAll`
 //! (<https://cloud.google.com/bigquery/docs/reference/rest/v2/tabledata/insertAll>, read 2026-11-26). [`column`] is what a
 //! table is declared to have, [`row`] writes a row as its columns want it, [`verdict`] reads the answers, [`growth`] says
-//! which columns a table lacks, and [`ddl`] tells people. Nothing here sends: that is the sink's.
+//! which columns a table lacks, [`drift`] how it differs from what is declared, and [`ddl`] tells people. Nothing here sends: that is the sink's.
 
 pub mod column;
 pub mod ddl;
+pub mod drift;
 pub mod growth;
 pub mod row;
 pub mod table;
@@ -22,7 +23,7 @@ use gcp_bigquery_client::model::table_reference::TableReference;
 use gcp_bigquery_client::model::time_partitioning::TimePartitioning;
 use serde_json::{Value as Json, json};
 
-use super::Destination;
+use super::{Destination, Mapping};
 use crate::expr::template::Template;
 
 pub use column::{Column, Mode, Scalar, Type};
@@ -137,8 +138,12 @@ pub struct NamedTable<'d> {
     pub name: String,
     /// The table, if it is the same for every event.
     pub address: Option<TableAddress>,
+    /// A table of its dataset, if that is the same for every event.
+    pub dataset: Option<TableAddress>,
     /// How it is declared.
     pub shape: &'d Shape,
+    /// What its rows are made of.
+    pub row: Option<&'d Mapping>,
 }
 
 // === impl Destination ===
@@ -147,12 +152,14 @@ impl Destination {
     /// The tables that its rules name, in order; a name may come again.
     #[must_use]
     pub fn tables(&self) -> Vec<NamedTable<'_>> {
-        let inserts = self.rules.iter().filter_map(|rule| rule.request.insert.as_ref());
+        let inserts = self.rules.iter().filter_map(|rule| Some((rule.request.insert.as_ref()?, &rule.request)));
         inserts
-            .map(|insert| NamedTable {
+            .map(|(insert, request)| NamedTable {
                 name: insert.table.name(),
                 address: insert.table.constant(),
+                dataset: insert.table.constant_dataset(),
                 shape: &insert.shape,
+                row: request.body.as_ref(),
             })
             .collect()
     }

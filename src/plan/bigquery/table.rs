@@ -84,10 +84,18 @@ impl TableTemplate {
     /// The table, if it is the same for every event.
     #[must_use]
     pub fn constant(&self) -> Option<TableAddress> {
-        let [project, dataset, table] = self
+        let table = self.table.as_constant().and_then(|value| value.as_str())?.to_owned();
+        Some(TableAddress { table, ..self.constant_dataset()? })
+    }
+
+    /// A table of the dataset, called as it is written, if project and dataset are the same for every event.
+    #[must_use]
+    pub fn constant_dataset(&self) -> Option<TableAddress> {
+        let [project, dataset, _] = self
             .parts()
             .map(|(_, _, template)| template.as_constant().and_then(|value| value.as_str()).map(str::to_owned));
-        Some(TableAddress { endpoint: self.endpoint.clone(), project: project?, dataset: dataset?, table: table? })
+        let table = self.table.written().to_owned();
+        Some(TableAddress { endpoint: self.endpoint.clone(), project: project?, dataset: dataset?, table })
     }
 
     /// The table of an event.

@@ -165,7 +165,7 @@ fn sync_folder(_path: &Path) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn room(path: &Path) -> io::Result<Room> {
+pub(super) fn room(path: &Path) -> io::Result<Room> {
     let stat = rustix::fs::statvfs(path)?;
     Ok(Room {
         free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
@@ -176,7 +176,7 @@ fn room(path: &Path) -> io::Result<Room> {
 /// Not asked elsewhere: a write that finds no room says so.
 #[cfg(not(unix))]
 #[allow(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
-fn room(_path: &Path) -> io::Result<Room> {
+pub(super) fn room(_path: &Path) -> io::Result<Room> {
     Ok(Room { free_bytes: u64::MAX, all_bytes: u64::MAX })
 }
 

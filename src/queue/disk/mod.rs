@@ -26,7 +26,7 @@ mod writer;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -70,6 +70,14 @@ pub struct Options {
     pub letters_retain: Duration,
     /// Bytes of dead letters kept; the oldest make room.
     pub letters_bytes_max: u64,
+}
+
+/// Bytes that a queue in this folder could still write: a part of every disk is left free.
+///
+/// # Errors
+/// When the file system does not tell.
+pub fn usable_bytes(dir: &Path) -> io::Result<u64> {
+    files::room(dir).map(|room| room.free_bytes.saturating_sub(appender::reserve_bytes(room.all_bytes)))
 }
 
 /// A queue whose events outlive the process, and the machine's power.
