@@ -14,14 +14,13 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use super::ask::{clean, counted};
 use super::{check, queue, serve};
 use crate::clock::Clock;
 use crate::config::units;
-use crate::ingest::Tls;
+use crate::ingest::{Probe, Tls};
 use crate::plan::{Destination, DestinationKind, Finding, Grade, Metrics, Plan, QueueKind, QueueSettings, Server};
 use crate::queue::disk;
 use crate::sink::Sinks;
@@ -94,9 +93,6 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Visits at a time: enough for any file, and no storm.
 const VISITS_AT_A_TIME: usize = 8;
-
-/// Bytes of an answer of `/ready` that are looked at.
-const READY_BYTES_MAX: u64 = 1 << 20;
 
 /// Looks, and answers the exit code.
 pub(super) fn run(files: &[PathBuf], options: &Options, variables: &BTreeMap<String, String>) -> u8 {
@@ -221,24 +217,26 @@ impl<'p> Place<'p> {
 async fn door(plan: &Plan, round: &Round) -> Vec<Finding> {
     let server = &plan.server;
     let listen = serve::listen_address(&server.listen, round.port.as_deref(), None);
-    let mut found = vec![address(&listen, plan, round.timeout).await];
+    let mut found = vec![address(&listen, server.tls.is_some(), plan, round.timeout).await];
     if let Metrics::At(metrics) = &server.metrics {
-        found.push(address(metrics, plan, round.timeout).await);
+        found.push(address(metrics, false, plan, round.timeout).await);
     }
     found.extend(certificate(server));
     found
 }
 
 /// Whether the door could open there, or stands open already.
-async fn address(listen: &str, plan: &Plan, timeout: Duration) -> Finding {
+async fn address(listen: &str, is_tls: bool, plan: &Plan, timeout: Duration) -> Finding {
     let subject = format!("address {listen}");
     let Err(error) = TcpListener::bind(listen).await else { return Finding::new(Grade::Fine, subject, "is free") };
     if error.kind() != io::ErrorKind::AddrInUse {
         return Finding::new(Grade::Problem, subject, format!("cannot be had: {error}")).help("listen at another one");
     }
-    let is_ours = is_served(plan).await || tokio::time::timeout(timeout, is_ready(listen)).await.unwrap_or(false);
-    if is_ours {
+    if is_served(plan).await {
         return Finding::new(Grade::Fine, subject, "is a running libroseg's");
+    }
+    if Probe::new(listen, is_tls).ask(timeout).await.is_ok_and(|status| status.is_success()) {
+        return Finding::new(Grade::Fine, subject, "is a running service's that is healthy: a libroseg, it seems");
     }
     Finding::new(Grade::Problem, subject, "is taken by somebody else").help("stop them, or listen at another one")
 }
@@ -255,21 +253,6 @@ async fn is_served(plan: &Plan) -> bool {
 #[cfg(not(unix))]
 async fn is_served(_: &Plan) -> bool {
     false
-}
-
-/// Whether `/ready` answers there as ours does.
-async fn is_ready(listen: &str) -> bool {
-    let asked = async {
-        let mut stream = TcpStream::connect(listen).await?;
-        stream.write_all(b"GET /ready HTTP/1.0\r\nHost: libroseg\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.take(READY_BYTES_MAX).read_to_string(&mut answer).await?;
-        io::Result::Ok(answer)
-    };
-    let answer = asked.await.unwrap_or_default();
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let ready: Value = serde_json::from_str(body).unwrap_or_default();
-    ready["ready"].is_boolean() && ready["plan"]["fingerprint"].is_string()
 }
 
 fn certificate(server: &Server) -> Option<Finding> {
@@ -330,7 +313,9 @@ impl Visit {
 
     /// It for a person: a line for each finding, and what to do below it.
     pub(super) fn text(&self) -> String {
-        let mut text = format!("\n{} ({})\n", self.name, self.kind);
+        let is_destination = !self.name.starts_with('[');
+        let kind = if is_destination { format!(" ({})", self.kind) } else { String::new() };
+        let mut text = format!("\n{}{kind}\n", self.name);
         for finding in &self.findings {
             let line = format!("  {:<9}  {} {}\n", finding.grade, finding.subject, finding.message);
             text.push_str(&clean(&line));

@@ -81,7 +81,9 @@ impl Sinks {
         let asked = self.http(destination)?.look_for_token(source, look.now, look.timeout).await;
         Ok(match asked {
             Ok(()) => {
-                let message = format!("are good: {} gave a token in {}", source.url(), told_time(began));
+                // A query may hold a key.
+                let url = source.url().split('?').next().unwrap_or_default();
+                let message = format!("are good: {url} gave a token in {}", told_time(began));
                 Finding::new(Grade::Fine, CREDENTIALS, message)
             }
             Err(Reply::Lost(failure)) => {

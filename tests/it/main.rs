@@ -17,6 +17,7 @@ mod customerio;
 mod damage;
 mod dead_letters;
 mod diff;
+mod doctor;
 mod durable;
 mod effective;
 mod examples;

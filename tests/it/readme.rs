@@ -398,9 +398,19 @@ fn the_commands_and_variables_are_those_of_the_help() {
     expected.retain(|word| word != "--help" && word != "--version");
     expected.insert("LIBROSEG_WRITE_KEY".to_owned());
     assert_eq!(words(&code_spans(told).join(" ")), expected);
-    for command in
-        ["serve", "check", "test", "explain", "init", "config", "dead-letters", "replay", "queue", "healthcheck"]
-    {
+    for command in [
+        "serve",
+        "check",
+        "doctor",
+        "test",
+        "explain",
+        "init",
+        "config",
+        "dead-letters",
+        "replay",
+        "queue",
+        "healthcheck",
+    ] {
         assert!(
             told.contains(&format!("`libroseg {command}")) && help.contains(&format!("\n  {command} ")),
             "{command}"

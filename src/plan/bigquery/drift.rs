@@ -32,6 +32,7 @@ struct Drift<'t> {
     name: &'t str,
     settings: &'t BigQuery,
     is_declared: bool,
+    given: Given,
     missing: Vec<&'t Column>,
     missing_inside: Vec<String>,
     unknown: Vec<String>,
@@ -55,6 +56,7 @@ impl NamedTable<'_> {
             name: &self.name,
             settings,
             is_declared: !self.shape.columns.is_empty(),
+            given: self.row.map(given).unwrap_or_default(),
             missing: Vec::new(),
             missing_inside: Vec::new(),
             unknown: Vec::new(),
@@ -62,9 +64,9 @@ impl NamedTable<'_> {
         };
         let fields = fields_of(&live["schema"]);
         drift.columns(&self.shape.columns, fields, "");
-        if let Some(row) = self.row {
-            drift.row(&given(row), &self.shape.columns, fields, "");
-        }
+        let given = std::mem::take(&mut drift.given);
+        drift.row(&given, &self.shape.columns, fields, "");
+        drift.given = given;
         if drift.is_declared {
             drift.partitions(self.shape.partition.as_ref(), live);
             drift.clusters(&self.shape.cluster, live);
@@ -315,16 +317,26 @@ impl<'t> Drift<'t> {
         self.findings
     }
 
+    /// Columns that rows give are wanted now, others some day.
     fn tell_missing(&mut self) {
-        if self.missing.is_empty() {
-            return;
+        let missing = std::mem::take(&mut self.missing);
+        let is_given = |column: &&&Column| {
+            self.given.is_open || self.given.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(&column.name))
+        };
+        let (given, spare): (Vec<&Column>, Vec<&Column>) = missing.iter().partition(|column| is_given(column));
+        let names = |columns: &[&Column]| columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+        if !given.is_empty() {
+            self.tell_lacking(&names(&given), ddl::add_columns(self.name, &given), "which `schema` declares");
         }
-        let names: Vec<String> = self.missing.iter().map(|column| column.name.clone()).collect();
-        let statement = ddl::add_columns(self.name, &self.missing);
-        self.tell_lacking(&names, statement, "which `schema` declares");
-        let strict: Vec<&str> = self.missing.iter().filter(|c| c.mode == Mode::Required).map(|c| &*c.name).collect();
+        if !spare.is_empty() {
+            let names = names(&spare);
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let message = format!("lacks {}, which `schema` declares and no row gives", columns(&names));
+            self.tell(Grade::Warning, message, ddl::add_columns(self.name, &spare));
+        }
+        let strict: Vec<&str> = missing.iter().filter(|c| c.mode == Mode::Required).map(|c| &*c.name).collect();
         if !strict.is_empty() {
-            let message = format!("{} can only be added without NOT NULL: there are rows already", columns(&strict));
+            let message = format!("can get {} only without NOT NULL: it may have rows", columns(&strict));
             self.tell(Grade::Warning, message, "leave NOT NULL out of `schema`, or make the table anew");
         }
     }

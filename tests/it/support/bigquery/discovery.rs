@@ -31,9 +31,22 @@ pub(super) fn find(verb: &str, path: &str) -> Option<Method> {
     let resources = object(&DOCUMENT["resources"]).values();
     let mut methods = resources.flat_map(|resource| object(&resource["methods"]).values());
     methods.find_map(|description| {
-        let path = matched(text(&description["path"]), path).filter(|_| description["httpMethod"] == verb)?;
+        let path = matched(template(description), path).filter(|_| description["httpMethod"] == verb)?;
         Some(Method { description, path })
     })
+}
+
+/// A path of one parameter, `{+resource}:testIamPermissions`, is written out elsewhere.
+fn template(description: &'static Value) -> &'static str {
+    let path = text(&description["path"]);
+    if path.starts_with("{+resource}") { text(&description["flatPath"]) } else { path }
+}
+
+/// `{+projectId}`, or `{projectsId}` where it is written out: the name and what follows.
+fn parameter(wanted: &str) -> Option<(String, &str)> {
+    let (name, rest) = wanted.strip_prefix('{')?.split_once('}')?;
+    let name = name.strip_prefix('+').map_or_else(|| name.replace("sId", "Id"), str::to_owned);
+    Some((name, rest))
 }
 
 /// The parameters of a template such as `projects/{+projectId}/datasets`.
@@ -41,9 +54,9 @@ fn matched(template: &str, path: &str) -> Option<BTreeMap<String, String>> {
     let (template, path): (Vec<&str>, Vec<&str>) = (template.split('/').collect(), path.split('/').collect());
     let mut parameters = BTreeMap::new();
     for (wanted, found) in template.iter().zip(&path) {
-        if let Some(name) = wanted.strip_prefix("{+").and_then(|rest| rest.strip_suffix('}')) {
-            let value = percent_decode_str(found).decode_utf8().ok().filter(|value| !value.is_empty())?;
-            parameters.insert(name.to_owned(), value.into_owned());
+        if let Some((name, rest)) = parameter(wanted) {
+            let value = percent_decode_str(found.strip_suffix(rest)?).decode_utf8().ok();
+            parameters.insert(name, value.filter(|value| !value.is_empty())?.into_owned());
         } else if wanted != found {
             return None;
         }

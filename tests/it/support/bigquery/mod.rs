@@ -120,6 +120,8 @@ struct State {
     /// By `project.dataset.table`.
     tables: BTreeMap<String, Table>,
     tokens: Tokens,
+    /// Permissions that nobody has.
+    denied: Vec<String>,
     faults: Faults,
     requests: Vec<Request>,
     violations: Vec<String>,
@@ -177,6 +179,7 @@ impl BigQuery {
             datasets: BTreeMap::new(),
             tables: BTreeMap::new(),
             tokens: Tokens::new(&endpoint),
+            denied: Vec::new(),
             faults: Faults::default(),
             requests: Vec::new(),
             violations: Vec::new(),
@@ -233,6 +236,17 @@ impl BigQuery {
         resource["tableReference"] = json!({ "projectId": project, "datasetId": dataset, "tableId": table });
         let mut state = self.state();
         state.insert_table(project, dataset, resource, Timestamp::MIN).unwrap_or_else(|reply| panic!("{reply:?}"));
+    }
+
+    /// A table is a `VIEW` from now on, or what else `tables.get` knows.
+    pub(crate) fn turn_into(&self, name: &str, kind: &str) {
+        let mut state = self.state();
+        state.tables.get_mut(name).unwrap_or_else(|| panic!("no table {name}")).turn_into(kind);
+    }
+
+    /// Nobody has this permission on tables: `bigquery.tables.updateData`.
+    pub(crate) fn denies(&self, permission: &str) {
+        self.state().denied.push(permission.to_owned());
     }
 
     pub(crate) fn has_table(&self, name: &str) -> bool {

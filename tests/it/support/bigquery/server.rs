@@ -231,6 +231,7 @@ impl Shared {
                 let table = state.table(project, dataset, table)?;
                 table.patch(body, headers, now, options.column_delay, limits)?
             }
+            "bigquery.tables.testIamPermissions" => state.granted([project, dataset, table], body),
             "bigquery.tables.delete" => {
                 state.delete_table(project, dataset, table)?;
                 return Ok(Reply::nothing());

@@ -152,6 +152,17 @@ impl State {
         found.ok_or_else(|| Reply::not_found(&format!("Table {}", id(project, dataset, table))))
     }
 
+    /// What of the wanted may be done; nothing with what is not there
+    /// (<https://docs.cloud.google.com/bigquery/docs/reference/rest/v2/tables/testIamPermissions>, read 2026-11-26).
+    pub(super) fn granted(&self, [project, dataset, table]: [&str; 3], body: &Value) -> Value {
+        let is_there = self.tables.contains_key(&format!("{project}.{dataset}.{table}"));
+        let wanted = body["permissions"].as_array().into_iter().flatten();
+        let is_granted = |wanted: &&Value| is_there && !self.denied.iter().any(|denied| *wanted == denied);
+        let granted: Vec<&Value> = wanted.filter(is_granted).collect();
+        // An empty list is left out, as in all JSON of protobuf messages.
+        if granted.is_empty() { json!({}) } else { json!({ "permissions": granted }) }
+    }
+
     pub(super) fn delete_table(&mut self, project: &str, dataset: &str, table: &str) -> Result<(), Reply> {
         self.table(project, dataset, table)?;
         self.tables.remove(&format!("{project}.{dataset}.{table}"));
@@ -197,6 +208,10 @@ impl Table {
     pub(super) fn partition_column(&self) -> Option<&Field> {
         let name = self.resource["timePartitioning"]["field"].as_str()?;
         self.columns.iter().find(|column| column.name == name)
+    }
+
+    pub(super) fn turn_into(&mut self, kind: &str) {
+        self.resource["type"] = kind.into();
     }
 
     fn touch(&mut self, now: Timestamp) {
