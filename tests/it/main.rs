@@ -7,6 +7,7 @@ mod auth;
 mod backlog;
 mod batching;
 mod bigquery;
+mod bigquery_crash;
 mod bigquery_fake;
 mod check;
 mod command_line;
