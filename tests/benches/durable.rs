@@ -45,7 +45,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
-use support::{compile, now, read, track};
+use support::{compile, cpu_seconds, now, read, track};
 
 /// Requests at the same time, and events in each.
 const SHAPES: [(usize, usize); 6] = [(1, 1), (1, 100), (16, 1), (16, 100), (64, 1), (64, 100)];
@@ -356,19 +356,9 @@ fn cpu_per_event(
 ) -> Option<f64> {
     const APPENDERS: usize = 16;
     let work = (0..APPENDERS).map(|_| maker.batches(events / APPENDERS / batch, batch)).collect();
-    let before = cpu_seconds()?;
+    let before = cpu_seconds("self")?;
     let done = run(runtime, work, &appender(queue), Some(CPU_TURN));
-    Some((cpu_seconds()? - before) * 1e6 / done.events as f64)
-}
-
-/// User and system time of this process, from proc(5): fields 14 and 15, of which the name in parentheses is the second.
-fn cpu_seconds() -> Option<f64> {
-    /// What Linux counts in on every architecture that Rust runs on, whatever its timer does.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let ticks = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
-    Some(ticks / TICKS_PER_SECOND)
+    Some((cpu_seconds("self")? - before) * 1e6 / done.events as f64)
 }
 
 /// Appends events, and answers the bytes of their JSON.

@@ -10,6 +10,7 @@ use libroseg::config::{self, Environment};
 use libroseg::event::{MessageId, SourceName};
 use libroseg::plan::Plan;
 use libroseg::segment::{Arrival, Call, Envelope, Limits, Reading};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// A track call as a browser sends it, some 700 bytes.
@@ -62,6 +63,58 @@ pub(crate) fn compile(text: &str) -> Plan {
     }
 }
 
+/// A file with the shipped preset for BigQuery, sent to a server that wants no token.
+pub(crate) fn bigquery(endpoint: &str) -> String {
+    format!(
+        "[sources.bench]\nwrite_keys = [\"key\"]\n[destinations.bigquery]\nextends = \"bigquery\"\nendpoint = \"{endpoint}\"\n\
+         project = \"acme\"\ndataset = \"events\"\ntable = \"all\"\ncredentials = false\n"
+    )
+}
+
+/// The preset's row, as a person would write it in Rust.
+#[derive(Serialize)]
+struct Row<'a> {
+    message_id: &'a str,
+    timestamp: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anonymous_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'a str>,
+    properties: String,
+    context: String,
+    traits: String,
+}
+
+/// What `insertAll` has of a row.
+#[derive(Serialize)]
+struct Insert<'a> {
+    #[serde(rename = "insertId")]
+    id: &'a str,
+    json: Row<'a>,
+}
+
+/// Appends the row of an event, as `insertAll` wants it.
+pub(crate) fn write_by_hand(event: &Value, out: &mut Vec<u8>) {
+    let text = |key: &str| event.get(key).and_then(Value::as_str);
+    let json = |key: &str| event.get(key).map_or_else(|| "{}".to_owned(), Value::to_string);
+    let row = Row {
+        message_id: text("messageId").unwrap_or_default(),
+        timestamp: text("timestamp").unwrap_or_default(),
+        kind: text("type").unwrap_or_default(),
+        user_id: text("userId"),
+        anonymous_id: text("anonymousId"),
+        event: text("event"),
+        properties: json("properties"),
+        context: json("context"),
+        traits: json("traits"),
+    };
+    serde_json::to_writer(out, &Insert { id: row.message_id, json: row }).expect("a row is JSON");
+}
+
 /// Prints how the medians of the run just made compare to their baselines, and the goal where there is one.
 pub(crate) fn print_ratios(rows: &[(&str, &str, Option<f64>)]) {
     println!(
@@ -88,4 +141,15 @@ fn median_ns(bench: &str) -> Option<f64> {
 fn home() -> PathBuf {
     let target = || std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     std::env::var_os("CRITERION_HOME").map_or_else(|| target().join("criterion"), PathBuf::from)
+}
+
+/// User and system time of this process, or of one of its threads, from proc(5): fields 14 and 15, of which the name in
+/// parentheses is the second. Threads are named as in `/proc`: `self`, `42/task/43`.
+pub(crate) fn cpu_seconds(whose: &str) -> Option<f64> {
+    /// What Linux counts in on every architecture that Rust runs on, whatever its timer does.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{whose}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
+    Some(ticks / TICKS_PER_SECOND)
 }
