@@ -652,11 +652,13 @@ fn rules(expressions: &Expressions<'_>, table: &Table<'_>, written_as: Type) -> 
     Some(read.into_iter().map(|(rule, _)| rule).collect())
 }
 
-/// The batch of a file that says nothing of it, key by key, as it would be written.
-pub(super) fn file_batch() -> [(&'static str, String); 3] {
-    let (events_max, bytes_max, age_max) = FILE_BATCH;
-    let (bytes, age) = (units::written_size(bytes_max as u64), units::written_duration(age_max));
-    [("max_events", events_max.to_string()), ("max_bytes", format!("{bytes:?}")), ("max_age", format!("{age:?}"))]
+/// The batch of a destination that says nothing of it, key by key, as it would be written.
+pub(super) fn written_batch(word: &str) -> Option<[(&'static str, String); 3]> {
+    let written_as = TYPES.iter().find(|(own, _)| *own == word).map(|(_, written_as)| *written_as)?;
+    let batch = usual_batch(written_as)?;
+    let (bytes, age) = (units::written_size(batch.bytes_max as u64), units::written_duration(batch.age_max));
+    let count = batch.events_max.to_string();
+    Some([("max_events", count), ("max_bytes", format!("{bytes:?}")), ("max_age", format!("{age:?}"))])
 }
 
 /// Files are written in pieces whatever the file says; others send event by event unless told otherwise.

@@ -407,10 +407,9 @@ fn beyond_the_catalogue(path: &str, kind: &str, entries: &DeTable<'_>) -> Vec<Se
         let name = path.strip_prefix("destinations.").unwrap_or(path);
         add("integration", if name.starts_with('"') { name.to_owned() } else { quoted(name) });
     }
-    if kind == "file" && !entries.contains_key("batch") {
-        for (key, toml) in destination::file_batch() {
-            add(&format!("batch.{key}"), toml);
-        }
+    let batch = destination::written_batch(kind).filter(|_| !entries.contains_key("batch"));
+    for (key, toml) in batch.into_iter().flatten() {
+        add(&format!("batch.{key}"), toml);
     }
     settings
 }

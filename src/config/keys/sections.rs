@@ -17,6 +17,9 @@ use crate::plan::{Compression, Encoding, Limit, QueueKind, QueueSettings, Server
 use crate::retry::RetryPolicy;
 use crate::segment::{Limits, Policy, UnknownKey};
 
+/// The types for which what holds for most holds.
+const NOT_BIGQUERY: [&str; 3] = ["http", "file", "stdout"];
+
 pub(super) fn all() -> Vec<Section> {
     let mut all = vec![file(), server(), limits(), tls(), cors(), sources(), source(), source_limit()];
     all.extend([queue(), dead_letters(), lets("[let]", "[let]"), lets("`let`", ""), env(), tables(), table()]);
@@ -431,8 +434,10 @@ fn each_list() -> Section {
 
 fn batch() -> Section {
     let keys = vec![
-        key("max_events", count(request::BATCH_EVENTS_RANGE), "items in one request").or(request::BATCH_EVENTS.to_string()),
-        key("max_bytes", size(request::BATCH_BYTES_RANGE), "bytes of its body; a larger item goes alone").or(written_size(request::BATCH_BYTES)),
+        key("max_events", count(request::BATCH_EVENTS_RANGE), "items in one request").or(request::BATCH_EVENTS.to_string()).only(&NOT_BIGQUERY),
+        key("max_events", count(request::BATCH_EVENTS_RANGE), "rows in one request, at most 50,000").or(bigquery::BATCH.events_max.to_string()).only(&["bigquery"]),
+        key("max_bytes", size(request::BATCH_BYTES_RANGE), "bytes of its body; a larger item goes alone").or(written_size(request::BATCH_BYTES)).only(&NOT_BIGQUERY),
+        key("max_bytes", size(request::BATCH_BYTES_RANGE), "bytes of its body before it is packed, less than 10MB; a larger row goes alone").or(written_size(bigquery::BATCH.bytes_max)).only(&["bigquery"]),
         key("max_age", duration(request::BATCH_AGES), "how long the first item waits for company").or(written_duration(request::BATCH_AGE)),
         key("by", template(), "only items of equal value share a request").otherwise("one value"),
         key("body", Shape::Body, "the envelope, with `items`; for `json`, and needed for `form` and `multipart`").otherwise("a JSON array; lines").only(&["http"]),
@@ -543,7 +548,8 @@ fn retry() -> Section {
     let policy = RetryPolicy::default();
     let keys = vec![
         key("first", duration(destination::DELAYS), "the longest wait before the second try; it doubles with every further one").or(written_duration(policy.first)),
-        key("delay_max", duration(destination::DELAYS), "no wait is longer, not even one the destination asks for").or(written_duration(policy.delay_max)),
+        key("delay_max", duration(destination::DELAYS), "no wait is longer, not even one the destination asks for").or(written_duration(policy.delay_max)).only(&NOT_BIGQUERY),
+        key("delay_max", duration(destination::DELAYS), "the same; BigQuery remembers a row's id for a minute").or(written_duration(bigquery::DELAY_MAX)).only(&["bigquery"]),
         key("give_up_after", duration(destination::DELAYS), "an event in trying for so long is a dead letter").or(written_duration(policy.give_up_after)),
         key("attempts_max", count(destination::TRIES), "so many tries, then it is a dead letter").otherwise("no limit"),
         key("failures_max", count(destination::TRIES), "so many failed requests in a row, and the destination rests").or(policy.failures_max.to_string()),
