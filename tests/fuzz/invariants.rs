@@ -145,7 +145,11 @@ fn check_request(destination: &Destination, request: &Request) {
     let own: Vec<_> = destination
         .rules
         .iter()
-        .filter_map(|rule| Some(address(&rule.request.url.as_ref()?.constant_prefix().parse().ok()?)))
+        .filter_map(|rule| {
+            let endpoint = rule.request.insert.as_ref().map(|insert| insert.table.endpoint.as_str());
+            let written = endpoint.or_else(|| Some(rule.request.url.as_ref()?.constant_prefix()))?;
+            Some(address(&written.parse().ok()?))
+        })
         .collect();
     let url: Url = request.url.parse().unwrap_or_else(|error| panic!("{}: {error}", request.url));
     assert!(own.contains(&address(&url)), "{url} is none of {own:?}");

@@ -28,6 +28,7 @@ fn the_starter_of_every_preset_passes_the_check_whether_its_variables_are_set_or
             name if name.ends_with("_CREDENTIALS") => include_str!("../fixtures/auth/service-account.json"),
             name if name.ends_with("_REGION") => "eu-central-1",
             name if name.ends_with("_SECRET") => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "BIGQUERY_DATASET" | "BIGQUERY_TABLE" => "events",
             _ => "example.com",
         };
         let set: BTreeMap<_, _> = all.needed.iter().map(|name| (name.clone(), value(name).to_owned())).collect();
