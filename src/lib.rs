@@ -26,4 +26,5 @@ pub mod admin;
 
 // --- roof: sees everything, decides nothing
 pub mod app;
+pub mod vercel;
 pub mod cli;

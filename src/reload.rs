@@ -17,12 +17,23 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{self, Changes, Diagnostic, Environment, Style};
+use crate::config::{self, Changes, Code, Diagnostic, Environment, Style, Target};
 use crate::plan::{Plan, Server};
+
+/// Where a configuration comes from, and where it is to run.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Its file; a name for messages when its text is built in.
+    pub path: PathBuf,
+    /// Its text, when that is built in.
+    pub built_in: Option<&'static str>,
+    /// Where it is to run.
+    pub target: Target,
+}
 
 /// The file and the plan in force.
 pub struct Reload {
-    path: PathBuf,
+    origin: Origin,
     variables: BTreeMap<String, String>,
     clock: Clock,
     current: ArcSwap<Loaded>,
@@ -89,6 +100,15 @@ const CHANGES_MAX: usize = 20;
 /// Some file systems (network shares, some bind mounts) tell of no change; secrets' files are not watched at all.
 const POLL: Duration = Duration::from_secs(30);
 
+// === impl Origin ===
+
+impl From<PathBuf> for Origin {
+    /// A file, on a machine.
+    fn from(path: PathBuf) -> Self {
+        Self { path, built_in: None, target: Target::Machine }
+    }
+}
+
 // === impl Reload ===
 
 impl Reload {
@@ -96,11 +116,22 @@ impl Reload {
     ///
     /// # Errors
     /// When the file cannot be read or has mistakes.
-    pub fn load(path: PathBuf, variables: BTreeMap<String, String>, clock: Clock) -> Result<Self, LoadError> {
-        let fresh = compile(&path, &variables)?;
-        fresh.log_warnings(&path);
+    pub fn load(
+        origin: impl Into<Origin>,
+        variables: BTreeMap<String, String>,
+        clock: Clock,
+    ) -> Result<Self, LoadError> {
+        let origin = origin.into();
+        let fresh = compile(&origin, &variables)?;
+        fresh.log_warnings(&origin.path);
         let loaded = Loaded { plan: fresh.plan, text: fresh.text, at: clock.now() };
-        Ok(Self { path, variables, clock, current: ArcSwap::from_pointee(loaded), broken: Mutex::default() })
+        Ok(Self { origin, variables, clock, current: ArcSwap::from_pointee(loaded), broken: Mutex::default() })
+    }
+
+    /// Where the configuration is to run.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.origin.target
     }
 
     /// The plan in force.
@@ -118,7 +149,7 @@ impl Reload {
     /// Reads the file now. Answers a plan that is new and without mistakes, to be [adopted](Self::adopt) once it is
     /// in force.
     pub fn refresh(&self) -> Option<Fresh> {
-        match compile(&self.path, &self.variables) {
+        match compile(&self.origin, &self.variables) {
             Ok(fresh) => {
                 *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 (fresh.plan.fingerprint != self.current().plan.fingerprint).then_some(fresh)
@@ -133,14 +164,14 @@ impl Reload {
     /// Takes note that a plan is in force, and says what it changed.
     pub fn adopt(&self, fresh: Fresh) {
         let before = self.current();
-        fresh.log_warnings(&self.path);
+        fresh.log_warnings(&self.origin.path);
         let differences = before.plan.changes(&fresh.plan);
         tracing::info!(
             added = %names(&differences.added),
             removed = %names(&differences.removed),
             changed = %names(&differences.changed),
             "reloaded {}",
-            self.path.display()
+            self.origin.path.display()
         );
         log_changes(&config::changes(&before.text, &fresh.text));
         if before.plan.server != fresh.plan.server || before.plan.queue != fresh.plan.queue {
@@ -165,7 +196,7 @@ impl Reload {
     /// Calls `refresh` whenever the file may have changed, until told to stop.
     pub async fn watch<F: Future>(&self, refresh: impl Fn() -> F, stop: CancellationToken) {
         let (bell, mut rings) = mpsc::channel(1);
-        let watcher = watch_folder(&self.path, bell);
+        let watcher = watch_folder(&self.origin.path, bell);
         if let Err(error) = &watcher {
             tracing::warn!(%error, "cannot watch the configuration; it is read every {} s instead", POLL.as_secs());
         }
@@ -240,15 +271,21 @@ impl Fresh {
     }
 }
 
-fn compile(path: &Path, variables: &BTreeMap<String, String>) -> Result<Fresh, LoadError> {
-    let (text, result) = check(path, &environment(variables.clone()))?;
-    match result {
-        Ok(compiled) => {
-            let name = path.display().to_string();
+fn compile(origin: &Origin, variables: &BTreeMap<String, String>) -> Result<Fresh, LoadError> {
+    let environment = Environment { target: origin.target, ..environment(variables.clone()) };
+    let text = match origin.built_in {
+        Some(text) => text.to_owned(),
+        None => text_of(&origin.path)?,
+    };
+    match config::compile(&text, &environment) {
+        Ok(mut compiled) => {
+            // What `--check --target` says is not said again whenever an instance starts.
+            compiled.warnings.retain(|warning| !matches!(warning.code, Code::IdleOnTarget | Code::MayLose));
+            let name = origin.path.display().to_string();
             let warnings = config::draw(&name, &text, &compiled.warnings, Style::Plain, LOG_WIDTH);
             Ok(Fresh { plan: Arc::new(compiled.plan), warnings, text: text.into() })
         }
-        Err(mistakes) => Err(mistaken(path, &text, &mistakes)),
+        Err(mistakes) => Err(mistaken(&origin.path, &text, &mistakes)),
     }
 }
 
@@ -266,7 +303,7 @@ fn text_of(path: &Path) -> Result<String, LoadError> {
 /// # Errors
 /// When the file cannot be read or has mistakes.
 pub fn read(path: &Path, variables: &BTreeMap<String, String>) -> Result<Arc<Plan>, LoadError> {
-    Ok(compile(path, variables)?.plan)
+    Ok(compile(&path.to_owned().into(), variables)?.plan)
 }
 
 /// Reads how a service with this file listens, whatever is wrong with the rest of it.

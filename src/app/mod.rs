@@ -1,5 +1,6 @@
 //! The house, put together in reading order: queue, workers, door, reload.
 
+mod at_once;
 mod watched;
 
 use std::io;
@@ -19,8 +20,10 @@ use crate::admin::Desk;
 #[cfg(unix)]
 use crate::admin::socket;
 use crate::clock::Clock;
+use crate::config::Target;
+use crate::deliver::errand::Errands;
 use crate::deliver::{Fleet, FollowError};
-use crate::ingest::{self, Door, Handed, Script, ServeOptions, Settings, Tls, TlsError};
+use crate::ingest::{self, Door, Handed, Intake, Queued, Script, ServeOptions, Settings, Tls, TlsError};
 use crate::plan::{Metrics, QueueKind, QueueSettings, Server};
 use crate::queue::dedup::Dedup;
 use crate::queue::disk::{Disk, OpenError, Options};
@@ -28,7 +31,9 @@ use crate::queue::memory::Memory;
 use crate::queue::{Ack, Queue};
 use crate::reload::Reload;
 use crate::segment::Policy;
+use crate::sink::Sinks;
 use crate::telemetry::metrics;
+use at_once::AtOnce;
 use watched::Watched;
 
 /// Everything that runs, until it is told to stop.
@@ -44,6 +49,10 @@ pub struct App {
     /// Where commands are carried out.
     pub desk: Arc<Desk>,
     clock: Clock,
+    /// What a `200` means.
+    ack: Ack,
+    /// Requests whose events are delivered apart, where that is so.
+    errands: Option<Arc<Errands>>,
     policy: Arc<ArcSwap<Policy>>,
     tls: Option<Arc<Tls>>,
     /// Cancelled when the door is to close.
@@ -90,6 +99,12 @@ const DOOR_SHARE: u32 = 4;
 /// Deliveries leave this much of their time to `overflow`, where there is one.
 const OVERFLOW_SHARE: u32 = 3;
 
+/// Events of a request are delivered for no longer than this, when its host does not say: what a Vercel Function has.
+const ERRAND_MAX: Duration = Target::VERCEL_DURATION;
+
+/// A function is suspended between requests, and may wake when the other end has long forgotten a connection.
+const VERCEL_IDLE_MAX: Duration = Duration::from_secs(5);
+
 /// Connections of those who watch: collectors, probes and a few people.
 const WATCHERS_MAX: usize = 100;
 
@@ -104,15 +119,30 @@ impl App {
         let plan = Arc::clone(&reload.current().plan);
         let tls = plan.server.tls.as_ref().map(|tls| Tls::open(tls.cert.clone(), tls.key.clone())).transpose()?;
         let queue = open_queue(&plan.queue, clock.now())?;
-        let fleet = Arc::new(Fleet::new(Arc::clone(&queue), clock.clone()));
+        let target = reload.target();
+        let sinks = if target == Target::Machine { Sinks::default() } else { Sinks::new(VERCEL_IDLE_MAX) };
+        let fleet = Arc::new(Fleet::new(Arc::clone(&queue), clock.clone(), sinks));
         fleet.follow(&plan).await?;
         let reload = Arc::new(reload);
         let policy = Arc::new(ArcSwap::new(Arc::clone(&plan.policy)));
         let closing = CancellationToken::new();
+        let errands = at_once::is_wanted(target, &plan.queue).then(|| errands(&fleet, &plan.queue, &clock));
+        let intake: Arc<dyn Intake> = match &errands {
+            Some(errands) => Arc::new(AtOnce {
+                errands: Arc::clone(errands),
+                reload: Arc::clone(&reload),
+                ack: plan.queue.ack,
+                patience: plan.queue.ack_timeout,
+                time_max: ERRAND_MAX,
+            }),
+            None => Arc::new(Queued(Arc::clone(&queue))),
+        };
+        let ack = intake.ack();
         let watched = Watched {
             reload: Arc::clone(&reload),
             queue: Arc::clone(&queue),
             fleet: Arc::clone(&fleet),
+            ack,
             started_at: clock.now(),
             clock: clock.clone(),
         };
@@ -128,7 +158,7 @@ impl App {
             is_served: true,
         });
         let handed = Handed {
-            queue: Arc::clone(&queue),
+            intake,
             policy: Arc::clone(&policy),
             clock: clock.clone(),
             readiness: Arc::new(move || for_readiness.readiness()),
@@ -136,7 +166,7 @@ impl App {
             closing: closing.clone(),
         };
         let door = Arc::new(Door::new(handed, settings(&plan.server)));
-        Ok(Self { queue, fleet, door, reload, desk, clock, policy, tls: tls.map(Arc::new), closing })
+        Ok(Self { queue, fleet, door, reload, desk, clock, ack, errands, policy, tls: tls.map(Arc::new), closing })
     }
 
     /// Reads the file again and puts it in force if it is new and without mistakes. Answers whether it did.
@@ -208,8 +238,22 @@ impl App {
         self.reload.watch(|| self.refresh(), stop).await;
     }
 
+    /// Says that the process must end soon: senders hear `503`, and what cannot be delivered now is handed over.
+    pub fn close(&self) {
+        self.closing.cancel();
+        if let Some(errands) = &self.errands {
+            errands.hurry();
+        }
+    }
+
     /// A queue that forgets is emptied as far as the time allows; any other keeps what is not in flight.
     pub async fn finish(&self, time: Duration) {
+        if let Some(errands) = &self.errands {
+            errands.hurry();
+            errands.tasks.close();
+            // What remains is the senders': they have heard 503, or nothing.
+            let _ = tokio::time::timeout(time, errands.tasks.wait()).await;
+        }
         let drains = self.queue.ack() == Ack::Memory;
         let plan = Arc::clone(&self.reload.current().plan);
         let has_overflow = plan.destinations.iter().any(|destination| destination.overflow.is_some());
@@ -219,13 +263,13 @@ impl App {
         }
         if drains {
             self.fleet.abandon().await;
-            self.fleet.relieve(&plan, for_overflow).await;
+            self.fleet.relieve(&self.queue, &plan, for_overflow).await;
         }
         if !matches!(tokio::time::timeout(FLUSH_TIMEOUT, self.queue.flush()).await, Ok(Ok(()))) {
             tracing::error!("what became of the last events could not be written: their deliveries will be repeated");
         }
         if drains {
-            self.fleet.tell_lost(&plan).await;
+            self.fleet.tell_lost(&self.queue, &plan).await;
         }
     }
 
@@ -243,15 +287,23 @@ impl App {
     }
 
     fn announce(&self, server: &Server, address: SocketAddr) {
-        let plan = &self.reload.current().plan;
         let scheme = if server.tls.is_some() { "https" } else { "http" };
         tracing::info!("listening on {scheme}://{address}");
-        match self.queue.ack() {
+        self.announce_plan();
+    }
+
+    /// Says what a `200` means here, and where events go.
+    pub fn announce_plan(&self) {
+        let plan = &self.reload.current().plan;
+        match self.ack {
             Ack::Memory => tracing::warn!(
-                ack = self.queue.ack().as_str(),
+                ack = self.ack.as_str(),
                 "events wait in memory: a 200 means they are in this process, and a crash loses them"
             ),
-            Ack::Durable => tracing::info!(ack = self.queue.ack().as_str(), "a 200 means that the events are on disk"),
+            Ack::Durable => tracing::info!(ack = self.ack.as_str(), "a 200 means that the events are on disk"),
+            Ack::Delivered => {
+                tracing::info!(ack = self.ack.as_str(), "a 200 means that every destination has the events");
+            }
         }
         for destination in &plan.destinations {
             tracing::info!(destination.name = %destination.name, rules = destination.rules.len(), "destination");
@@ -283,6 +335,11 @@ pub fn open_queue(settings: &QueueSettings, now: Timestamp) -> Result<Arc<dyn Qu
             Arc::new(Memory::new(settings.size_bytes_max, dedup))
         }
     })
+}
+
+fn errands(fleet: &Arc<Fleet>, queue: &QueueSettings, clock: &Clock) -> Arc<Errands> {
+    let dedup = || Dedup::new(queue.dedup_window, queue.dedup_ids_max);
+    Errands::new(Arc::clone(fleet), clock.clone(), queue.size_bytes_max, dedup)
 }
 
 fn disk_options(settings: &QueueSettings) -> Options {

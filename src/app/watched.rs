@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::deliver::{Fleet, Status};
 use crate::ingest::Counts;
 use crate::plan::Destination;
-use crate::queue::{Queue, Report};
+use crate::queue::{Ack, Queue, Report};
 use crate::reload::Reload;
 use crate::telemetry::metrics::{DestinationSnapshot, Snapshot};
 use crate::telemetry::process;
@@ -21,6 +21,8 @@ pub(super) struct Watched {
     pub(super) reload: Arc<Reload>,
     pub(super) queue: Arc<dyn Queue>,
     pub(super) fleet: Arc<Fleet>,
+    /// What a `200` means.
+    pub(super) ack: Ack,
     pub(super) clock: Clock,
     pub(super) started_at: Timestamp,
 }
@@ -33,7 +35,7 @@ impl Watched {
         let destination = |(name, detached_at): &(DestinationName, Option<Timestamp>)| {
             let status = statuses.get(name).cloned().unwrap_or_default();
             let is_detached = detached_at.is_some();
-            Some(DestinationSnapshot { name: name.clone(), books: self.queue.books(name)?, status, is_detached })
+            Some(DestinationSnapshot { name: name.clone(), books: self.fleet.books(name)?, status, is_detached })
         };
         Snapshot {
             at: self.clock.now(),
@@ -65,7 +67,7 @@ impl Watched {
             destinations.map(|d| (d.name.to_string(), self.destination(d, statuses.get(&d.name)))).collect();
         json!({
             "ready": true,
-            "ack": self.queue.ack().as_str(),
+            "ack": self.ack.as_str(),
             "queue": queue(&report),
             "plan": { "fingerprint": fingerprint(loaded.plan.fingerprint), "loaded_at": loaded.at.to_string() },
             "config": config,
@@ -74,7 +76,7 @@ impl Watched {
     }
 
     fn destination(&self, destination: &Destination, status: Option<&Status>) -> Value {
-        let books = self.queue.books(&destination.name).unwrap_or_default();
+        let books = self.fleet.books(&destination.name).unwrap_or_default();
         let rest = status.and_then(|status| status.rest.as_ref());
         json!({
             "state": rest.map_or("ok", |rest| rest.why.as_str()),

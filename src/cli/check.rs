@@ -24,6 +24,7 @@ use crate::config::{self, Code, Diagnostic, Environment, Severity, Target, Unset
 use crate::plan::{Plan, QueueKind, QueueSettings};
 use crate::rehearse;
 use crate::reload;
+use crate::vercel;
 
 pub(super) const EXAMPLES: &str = "\
 Exit codes: 0 every file is right, 1 something is wrong, 2 a file cannot be read.
@@ -241,7 +242,7 @@ fn check(path: &Path, options: &Options, variables: &BTreeMap<String, String>) -
     let environment = Environment {
         unset: if options.assume_env { Unset::Assumed } else { Unset::Mistake },
         target: options.target(),
-        ..reload::environment(variables.clone())
+        ..reload::environment(options.variables(variables))
     };
     let result = match reload::check(path, &environment) {
         Ok((text, result)) => {
@@ -331,6 +332,15 @@ impl Options {
             }
             None => Target::Machine,
         }
+    }
+
+    /// Those that the place sets as well.
+    fn variables(&self, variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut variables = variables.clone();
+        if self.target == Some(Place::Vercel) {
+            variables.entry(vercel::MARK.to_owned()).or_insert_with(|| "1".to_owned());
+        }
+        variables
     }
 
     fn allows(&self, code: Code) -> bool {

@@ -32,6 +32,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::ask::Asker;
 use crate::telemetry::{self, LogFormat};
+use crate::vercel;
 
 /// Takes in events from any Segment SDK and sends them on to the destinations in libroseg.toml.
 #[derive(Debug, Parser)]
@@ -48,7 +49,7 @@ struct Arguments {
     serve: serve::Options,
 
     /// The configuration file
-    #[arg(short, long, global = true, value_name = "FILE", env = "LIBROSEG_CONFIG", default_value = "libroseg.toml")]
+    #[arg(short, long, global = true, value_name = "FILE", env = CONFIG_VARIABLE, default_value = "libroseg.toml")]
     config: PathBuf,
 
     /// What is logged, as in `RUST_LOG`: `debug`, `libroseg=debug,hyper=info`
@@ -124,6 +125,9 @@ Examples:
   libroseg --check                       check ./libroseg.toml
   libroseg --check a.toml b.toml         check several files";
 
+/// The variable instead of `--config`.
+const CONFIG_VARIABLE: &str = "LIBROSEG_CONFIG";
+
 /// Done.
 const DONE: u8 = 0;
 /// Found wrong.
@@ -158,6 +162,7 @@ pub fn run() -> ExitCode {
         (Some(Command::Schema), _) => schema::run(),
         (Some(Command::Reference), _) => reference::run(&Arguments::command()),
         (Some(Command::Serve(options)), _) => serve::run(arguments.config, &options, variables),
+        (None, None) if vercel::is_host(&variables) => serve::run_function(arguments.config, variables),
         (None, None) => serve::run(arguments.config, &arguments.serve, variables),
     })
 }

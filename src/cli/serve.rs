@@ -8,11 +8,12 @@ use std::time::Duration;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{DONE, UNABLE, WRONG};
+use super::{CONFIG_VARIABLE, DONE, UNABLE, WRONG};
 use crate::app::{self, App};
 use crate::clock::Clock;
 use crate::expr::STACK_BYTES;
 use crate::reload::{LoadError, Reload};
+use crate::vercel;
 
 /// How to listen.
 #[derive(Clone, Debug, Default, Args)]
@@ -28,6 +29,11 @@ const BLOCKED_MAX: Duration = Duration::from_secs(1);
 
 /// Serves until a signal. Answers the exit code.
 pub(super) fn run(config: PathBuf, options: &Options, variables: BTreeMap<String, String>) -> u8 {
+    blocking_on(serve(config, options, variables))
+}
+
+/// Runs it to its end.
+fn blocking_on(serving: impl Future<Output = u8>) -> u8 {
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -36,9 +42,38 @@ pub(super) fn run(config: PathBuf, options: &Options, variables: BTreeMap<String
             return UNABLE;
         }
     };
-    let code = runtime.block_on(serve(config, options, variables));
+    let code = runtime.block_on(serving);
     runtime.shutdown_timeout(BLOCKED_MAX);
     code
+}
+
+/// Serves a Vercel Function's requests until its host ends the process. Answers the exit code.
+pub(super) fn run_function(config: PathBuf, variables: BTreeMap<String, String>) -> u8 {
+    blocking_on(serve_function(config, variables))
+}
+
+async fn serve_function(config: PathBuf, variables: BTreeMap<String, String>) -> u8 {
+    let clock = Clock::system();
+    let served = async {
+        let duration_max = vercel::duration_max(&variables)?;
+        let origin = vercel::origin(config, variables.contains_key(CONFIG_VARIABLE), duration_max);
+        let stop = stop_on_signal()?;
+        let reload = match Reload::load(origin, variables, clock.clone()) {
+            Ok(reload) => reload,
+            Err(error) => return Ok(told(&error)),
+        };
+        let app = Arc::new(App::new(reload, clock).await?);
+        let closing = Arc::clone(&app);
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            closing.close();
+        });
+        vercel::serve(app, duration_max).await.map(|()| DONE).map_err(anyhow::Error::from)
+    };
+    served.await.unwrap_or_else(|error: anyhow::Error| {
+        tracing::error!("{error:#}");
+        UNABLE
+    })
 }
 
 async fn serve(config: PathBuf, options: &Options, variables: BTreeMap<String, String>) -> u8 {

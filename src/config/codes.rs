@@ -120,6 +120,7 @@ codes! {
         ExpectsNothing "expects-nothing": "A test has neither `expect` nor `outcome`", "Say what is expected, or have `libroseg test --update` write it down";
         SameName "same-name": "Two tests of one destination are called the same", "Say in each what it alone holds";
         IdleOnTarget "idle-on-target": "What the file says means nothing where it is to run", "Remove it, unless the same file runs elsewhere too";
+        MayLose "may-lose": "Where it is to run, an event whose sender has heard 200 may be lost", "Have the sender hear of it (`ack = \"delivered\"`), or name who takes what is left (`overflow`)";
         UnusualMethod "unusual-method": "The HTTP method is one that hardly any service has", "Correct its spelling, if it is a slip";
     }
     Note {

@@ -20,6 +20,7 @@ use super::findings::Findings;
 use super::sees::{Sees, is_of_event};
 use super::spelling::nearest;
 use super::table::{Field, Text};
+use super::target::Target;
 use super::{Environment, Unset};
 use crate::expr::filter::{Filter, Selection};
 use crate::expr::template::Template;
@@ -167,6 +168,11 @@ impl<'a> Expressions<'a> {
     }
 
     /// Whether variables that are not set are taken as set elsewhere.
+    /// Where the file is to run.
+    pub(super) fn target(&self) -> Target {
+        self.environment.target
+    }
+
     pub(super) fn assumes_unset(&self) -> bool {
         self.environment.unset == Unset::Assumed
     }

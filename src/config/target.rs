@@ -14,7 +14,7 @@ use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::findings::Findings;
 use super::units::written_duration;
-use crate::plan::{Destination, DestinationKind, Plan, QueueKind};
+use crate::plan::{Destination, DestinationKind, Plan, QueueAck, QueueKind};
 
 /// Where a file is to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,9 @@ const VERCELS_OWN: [(&str, &str); 6] = [
     ("max_connections", "Vercel takes the connections, and starts instances as it needs them"),
     ("shutdown_timeout", "an instance ends when Vercel says so"),
 ];
+
+/// Keys of `[queue]` that are a disk's.
+const DISKS_OWN: [&str; 4] = ["dir", "retain", "dead_letters", "max_size"];
 
 /// Says what cannot work on the target. Where the file has mistakes the plan has holes, and less is said.
 pub(super) fn check(target: Target, findings: &Findings<'_>, document: &DeTable<'_>, plan: &Plan) {
@@ -73,16 +76,44 @@ impl Target {
 
 impl Vercel<'_> {
     fn queue(&self, plan: &Plan) {
-        if plan.queue.kind != QueueKind::Disk {
+        if plan.queue.kind == QueueKind::Disk {
+            let place = self.value(&["queue", "type"]).unwrap_or(0..0);
+            let error = impossible(place, "a queue on disk is lost with the instance of the function");
+            let help =
+                "write `type = \"memory\"`, or leave it out: then it is on disk where there is one, and in memory here";
+            return self.findings.add(error.help(help));
+        }
+        if self.value(&["queue", "type"]).is_none() {
+            for key in DISKS_OWN {
+                let place = self.key(&["queue", key]);
+                let message = format!("`{key}` means nothing here: without a disk, the queue is in memory");
+                self.findings.extend(place.map(|place| idle(place, message)));
+            }
+        }
+        match plan.queue.ack {
+            QueueAck::Queued => self.promise(plan),
+            QueueAck::Delivered => self.ack_timeout(plan.queue.ack_timeout),
+        }
+    }
+
+    /// A `200` that promises nothing, and nobody who takes what could not be delivered.
+    fn promise(&self, plan: &Plan) {
+        if plan.destinations.is_empty() || plan.destinations.iter().any(|destination| destination.overflow.is_some()) {
             return;
         }
-        let place = self.value(&["queue", "type"]).or_else(|| self.key(&["queue"])).unwrap_or(0..0);
-        let message = "a queue on disk is lost with the instance of the function";
-        let mut error = impossible(place, message).help("write `type = \"memory\"` in [queue]");
-        if error.is_of_the_whole_file() {
-            error = error.help("write `type = \"memory\"` in [queue]; the queue is on disk when the file does not say");
+        let place = self.value(&["queue", "ack"]).or_else(|| self.key(&["queue"])).unwrap_or(0..0);
+        let message = "what cannot be delivered before the function ends is lost, and its sender has heard 200";
+        let help = "write `ack = \"delivered\"` in [queue], so that SDKs send again what did not arrive, or name an `overflow` in destinations";
+        self.findings.add(Diagnostic::warning(Code::MayLose, place, message).help(help));
+    }
+
+    fn ack_timeout(&self, timeout: Duration) {
+        let place = self.value(&["queue", "ack_timeout"]).unwrap_or(0..0);
+        if timeout >= self.duration_max {
+            let timeout = written_duration(timeout);
+            let message = format!("a sender may wait {timeout}, but the function ends after {}", self.end());
+            self.findings.add(impossible(place, message).help(format!("write an `ack_timeout` below {}", self.end())));
         }
-        self.findings.add(error);
     }
 
     fn server(&self) {
@@ -116,6 +147,7 @@ impl Vercel<'_> {
         self.timeout(destination);
         self.retry(destination);
         self.batches(destination);
+        self.limit(destination);
         if let Some(place) = self.written(name, &["order_by"]).filter(|_| destination.order_by.is_some()) {
             let message =
                 "events of one key may reach several instances of the function, which keep no order among them";
@@ -148,6 +180,15 @@ impl Vercel<'_> {
         }
     }
 
+    /// Instances know nothing of each other, and requests keep their own pace.
+    fn limit(&self, destination: &Destination) {
+        if let Some(place) = self.written(destination.name.as_str(), &["limit", "per_second"]) {
+            let message = "`per_second` holds for each request on its own: requests and instances of the function know nothing of each other";
+            self.findings
+                .add(idle(place, message).help("where the service must not be called faster, let a container deliver"));
+        }
+    }
+
     fn batches(&self, destination: &Destination) {
         let name = destination.name.as_str();
         for rule in &destination.rules {
@@ -155,9 +196,8 @@ impl Vercel<'_> {
             let of_rule = rule.place.as_ref().and_then(|_| self.of_rule(name, rule.index, &["batch", "max_age"]));
             let age = written_duration(batch.age_max);
             let place = of_rule.unwrap_or_else(|| self.place(name, &["batch", "max_age"]));
-            let message = format!("a batch waits {age}, but the function ends after {}", self.end());
-            self.findings
-                .add(impossible(place, message).help("write a `max_age` of a few seconds: the function waits for it"));
+            let message = format!("`max_age = \"{age}\"` means nothing here: a batch closes with its request");
+            self.findings.add(idle(place, message));
         }
     }
 

@@ -15,8 +15,8 @@ use crate::attempt::Start;
 use crate::event::{Message, MessageId, SourceName};
 use crate::expr::{Escape, Omit, Scope};
 use crate::plan::{
-    Auth, Batch, Compression, Destination, DestinationKind, Disabled, Encoding, Mapping, Metrics, Plan, QueueKind,
-    QueueSettings, RequestTemplate,
+    Auth, Batch, Compression, Destination, DestinationKind, Disabled, Encoding, Mapping, Metrics, Plan, QueueAck,
+    QueueKind, QueueSettings, RequestTemplate,
 };
 
 const VARIABLES: [(&str, &str); 4] =
@@ -305,6 +305,7 @@ fn every_word_about_a_queue_on_disk_is_heard() {
         dedup_ids_max: 1_000,
         letters_retain: Duration::from_mins(1),
         letters_bytes_max: 1_000_000,
+        ..QueueSettings::default()
     };
     assert_eq!(written, expected);
 }
@@ -317,9 +318,18 @@ fn a_queue_in_memory_has_a_size_and_a_memory_of_its_own() {
         ..QueueSettings::default()
     };
     assert_eq!(queue("type = 'memory'"), of_kind);
-    let written = queue("max_size = '1MB'\ndedup = '1h'\ndedup_ids = 100_000_000\ntype = 'memory'");
-    let (dedup_window, dedup_ids_max) = (Duration::from_hours(1), 100_000_000);
-    assert_eq!(written, QueueSettings { size_bytes_max: 1_000_000, dedup_window, dedup_ids_max, ..of_kind });
+    let written = queue(
+        "max_size = '1MB'\ndedup = '1h'\ndedup_ids = 100_000_000\ntype = 'memory'\nack = 'delivered'\nack_timeout = '20s'",
+    );
+    let expected = QueueSettings {
+        size_bytes_max: 1_000_000,
+        ack: QueueAck::Delivered,
+        ack_timeout: Duration::from_secs(20),
+        dedup_window: Duration::from_hours(1),
+        dedup_ids_max: 100_000_000,
+        ..of_kind
+    };
+    assert_eq!(written, expected);
 }
 
 #[test]

@@ -5,13 +5,15 @@
 //!
 //! [`Fleet`] keeps the tasks in step with the plan in force; [`worker`] is one task; [`progress`] is what it knows of
 //! the events it holds, and [`order`] whose turn it is. [`overflow`] is what becomes of the rest when the process ends.
+//! [`errand`] is the same for the events of one request, within a time.
 
+pub mod errand;
 pub mod order;
 pub mod overflow;
 pub mod progress;
 pub mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::attempt::{DestinationName, Outcome, Start};
 use crate::clock::Clock;
 use crate::plan::{Destination, Plan};
-use crate::queue::{Attachment, Mode, Queue, StorageError};
+use crate::queue::{Attachment, Books, Mode, Queue, StorageError};
 use crate::retry::Rest;
 use crate::sink::{Sink, SinkError, Sinks};
 
@@ -96,6 +98,8 @@ pub struct Fleet {
     stop: Stop,
     tasks: TaskTracker,
     workers: Mutex<BTreeMap<DestinationName, Handle>>,
+    /// What became of the events of errands, which were never in the queue.
+    errands: Mutex<BTreeMap<DestinationName, Books>>,
 }
 
 struct Handle {
@@ -122,14 +126,15 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 impl Fleet {
     /// No workers yet.
     #[must_use]
-    pub fn new(queue: Arc<dyn Queue>, clock: Clock) -> Self {
+    pub fn new(queue: Arc<dyn Queue>, clock: Clock, sinks: Sinks) -> Self {
         Self {
             queue,
             clock,
-            sinks: Sinks::default(),
+            sinks,
             stop: Stop::default(),
             tasks: TaskTracker::new(),
             workers: Mutex::default(),
+            errands: Mutex::default(),
         }
     }
 
@@ -197,6 +202,28 @@ impl Fleet {
         workers.iter().map(|(name, handle)| (name.clone(), handle.status.borrow().clone())).collect()
     }
 
+    /// A destination's books: those of the queue, and what became of the events of errands.
+    #[must_use]
+    pub fn books(&self, name: &DestinationName) -> Option<Books> {
+        let mut books = self.queue.books(name)?;
+        if let Some(errands) = self.errands.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+            add(&mut books, errands);
+        }
+        Some(books)
+    }
+
+    /// Adds to the books what became of an errand's events. What is undelivered is not in them: it is the sender's, or
+    /// told as lost; nor is what was left out.
+    fn note_errand(&self, queue: &Arc<dyn Queue>, plan: &Plan, left_out: &HashMap<DestinationName, u64>) {
+        let mut errands = self.errands.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in plan.destinations.iter().map(|destination| &destination.name) {
+            let Some(books) = queue.books(name) else { continue };
+            let dropped = books.dropped - left_out.get(name).copied().unwrap_or(0);
+            let accepted = books.delivered + books.filtered + dropped + books.dead;
+            add(errands.entry(name.clone()).or_default(), &Books { accepted, dropped, ..books });
+        }
+    }
+
     /// Ends all workers: batches in flight end. With `drain` everything that is due is delivered first.
     pub async fn shut_down(&self, drain: bool) {
         self.tasks.close();
@@ -252,6 +279,15 @@ impl Tally {
         };
         *count += 1;
     }
+}
+
+/// Adds what has become of events; what waits is left as it is.
+fn add(books: &mut Books, more: &Books) {
+    books.accepted += more.accepted;
+    books.delivered += more.delivered;
+    books.filtered += more.filtered;
+    books.dropped += more.dropped;
+    books.dead += more.dead;
 }
 
 /// What the queue is to know of a plan's destinations.

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::errand::owes;
 use super::{Fleet, Generation, Status, Stop, Worker, items_of};
 use crate::attempt::{DestinationName, Start, Verdict};
 use crate::event::{Event, MessageId};
@@ -40,44 +41,58 @@ const IDS_PER_LINE: usize = 50;
 // === impl Fleet ===
 
 impl Fleet {
-    /// Hands what destinations with an `overflow` still owe to those destinations, within a time. What these cannot be
+    /// Hands what destinations with an `overflow` still owe in a queue to those destinations, within a time. What these cannot be
     /// given either goes on to their own `overflow`, and is still owed when there is none.
     ///
     /// The workers of the destinations that owe must have ended ([`Fleet::abandon`]): what they had in hand is taken.
-    pub async fn relieve(&self, plan: &Plan, time: Duration) {
-        let owing = plan.destinations.iter().filter(|destination| self.owes(&destination.name));
-        join_all(owing.map(|from| async move { self.relieve_one(from, &chain(plan, from), time).await })).await;
+    pub async fn relieve(&self, queue: &Arc<dyn Queue>, plan: &Plan, time: Duration) {
+        let owing = plan.destinations.iter().filter(|destination| owes(queue, &destination.name));
+        join_all(owing.map(|from| async move { self.relieve_one(queue, from, &chain(plan, from), time).await })).await;
     }
 
-    /// Tells of every event that is still owed, by its id: the queue forgets them with the process.
-    pub async fn tell_lost(&self, plan: &Plan) {
+    /// Tells of every event that is still owed in a queue, by its id: the queue forgets them.
+    pub async fn tell_lost(&self, queue: &Arc<dyn Queue>, plan: &Plan) {
         for destination in &plan.destinations {
             let name = &destination.name;
-            let owed = self.queue.books(name).map_or(0, |books| books.waiting());
+            let owed = queue.books(name).map_or(0, |books| books.waiting());
             if owed == 0 {
                 continue;
             }
             tracing::error!(destination.name = %name, events = owed, "undelivered events are lost");
-            self.queue.release(name);
+            queue.release(name);
             let limit = ReadLimit { events_max: LOST_TOLD_MAX, bytes_max: usize::MAX, waiting_max: usize::MAX };
-            for lost in self.queue.read(name, limit, Timestamp::MAX).await.chunks(IDS_PER_LINE) {
+            for lost in queue.read(name, limit, Timestamp::MAX).await.chunks(IDS_PER_LINE) {
                 let ids: Vec<&str> = lost.iter().map(|delivery| delivery.entry.event.message_id.as_str()).collect();
                 tracing::error!(destination.name = %name, ids = ids.join(" "), "lost");
             }
-            self.queue.release(name);
+            queue.release(name);
         }
     }
 
-    fn owes(&self, name: &DestinationName) -> bool {
-        self.queue.books(name).is_some_and(|books| books.waiting() > 0)
+    /// Tells of every event in a queue that is a dead letter, by its id: the queue forgets them.
+    pub(super) async fn tell_given_up(&self, queue: &Arc<dyn Queue>, plan: &Plan) {
+        for destination in &plan.destinations {
+            let name = &destination.name;
+            let letters = queue.dead_letters(name, None, LOST_TOLD_MAX).await.unwrap_or_default();
+            for letters in letters.chunks(IDS_PER_LINE) {
+                let ids: Vec<&str> = letters.iter().map(|(_, letter)| letter.event.message_id.as_str()).collect();
+                tracing::error!(destination.name = %name, ids = ids.join(" "), "given up on; no dead letters are kept here");
+            }
+        }
     }
 
-    async fn relieve_one(&self, from: &Destination, chain: &[Arc<Destination>], time: Duration) {
+    async fn relieve_one(
+        &self,
+        queue: &Arc<dyn Queue>,
+        from: &Destination,
+        chain: &[Arc<Destination>],
+        time: Duration,
+    ) {
         let end = Instant::now() + time;
         for (index, to) in chain.iter().enumerate() {
             let others = u32::try_from(chain.len() - index - 1).unwrap_or(u32::MAX);
             let share = end.saturating_duration_since(Instant::now()) / others.saturating_add(1);
-            let handed = self.hand_over(from, to, Instant::now() + share).await;
+            let handed = self.hand_over(queue, from, to, Instant::now() + share).await;
             if handed > 0 {
                 tracing::warn!(
                     destination.name = %from.name, overflow = %to.name, events = handed,
@@ -88,19 +103,25 @@ impl Fleet {
     }
 
     /// Hands what one destination owes to another, piece by piece. Answers how many events that one has taken.
-    async fn hand_over(&self, from: &Destination, to: &Arc<Destination>, end: Instant) -> usize {
+    async fn hand_over(
+        &self,
+        queue: &Arc<dyn Queue>,
+        from: &Destination,
+        to: &Arc<Destination>,
+        end: Instant,
+    ) -> usize {
         let mut handed = 0;
-        self.queue.release(&from.name);
+        queue.release(&from.name);
         while Instant::now() < end {
-            let deliveries = self.queue.read(&from.name, PIECE, Timestamp::MAX).await;
+            let deliveries = queue.read(&from.name, PIECE, Timestamp::MAX).await;
             if deliveries.is_empty() {
                 break;
             }
             let taken = self.give(from, to, deliveries, end).await;
             handed += taken.len();
-            self.queue.settle(&from.name, taken.into_iter().map(gone).collect(), self.clock.now()).await;
+            queue.settle(&from.name, taken.into_iter().map(gone).collect(), self.clock.now()).await;
         }
-        self.queue.release(&from.name);
+        queue.release(&from.name);
         handed
     }
 
@@ -141,7 +162,7 @@ impl Fleet {
     }
 
     /// Runs a destination's worker on a queue until nothing in it waits any more.
-    async fn empty(&self, queue: &Arc<dyn Queue>, name: &DestinationName) {
+    pub(super) async fn empty(&self, queue: &Arc<dyn Queue>, name: &DestinationName) {
         let Some(generation) = self.generation(name) else { return };
         while queue.books(name).is_some_and(|books| books.waiting() > 0) {
             let (_sender, generations) = watch::channel(Some(generation.clone()));

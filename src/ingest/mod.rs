@@ -1,13 +1,14 @@
 //! The door: who may come in, how much at a time, and what they hear.
 //!
-//! It finds the source by its write key, bounds and decodes the body, has `segment` read it, hands the events to the
-//! queue, and only then says `200`. It never looks at where events go, and never logs a key, a body or an
+//! It finds the source by its write key, bounds and decodes the body, has `segment` read it, hands the events to whoever
+//! takes them in, and only then says `200`. It never looks at where events go, and never logs a key, a body or an
 //! `Authorization` header.
 
 mod body;
 mod caller;
 mod cors;
 mod counters;
+mod intake;
 mod keys;
 mod patience;
 mod probe;
@@ -40,12 +41,12 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::event::{Kind, MessageId};
-use crate::queue::{AppendError, Queue};
 use crate::segment::{self, Arrival, Call, DiscardCode, Envelope, Policy, Reading, Rejection, Source, UnknownKey};
 
 pub use body::Bodies;
 pub use caller::{Peer, Trusted};
 pub use counters::{Counters, Counts};
+pub use intake::{Deferrer, Intake, NotTaken, Queued};
 pub use probe::{Probe, ProbeError};
 pub use script::Script;
 pub use serve::{ServeOptions, serve};
@@ -69,8 +70,8 @@ pub struct Door {
 
 /// What the door is handed at the threshold.
 pub struct Handed {
-    /// Where events go in.
-    pub queue: Arc<dyn Queue>,
+    /// Who takes events in.
+    pub intake: Arc<dyn Intake>,
     /// Who may send, and how much; swapped by a reload.
     pub policy: Arc<ArcSwap<Policy>>,
     /// The time.
@@ -142,6 +143,19 @@ pub fn router(door: Arc<Door>) -> Router {
 /// `/metrics`, `/health` and `/ready` alone, for a listener that senders do not reach.
 pub fn watch_router(door: Arc<Door>) -> Router {
     Router::new().fallback(serve_request).with_state((door, Side::Watch))
+}
+
+/// Answers one request for a host that reads and writes the connections itself: the answer is whole.
+pub async fn answer<B>(door: Arc<Door>, request: Request<B>) -> Response<Bytes>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let response = serve_request(State((door, Side::Front)), request.map(Body::new)).await;
+    let (head, body) = response.into_parts();
+    // Our answers are in memory: there is nothing that could break off.
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    Response::from_parts(head, body)
 }
 
 async fn serve_request(State((door, side)): State<(Arc<Door>, Side)>, request: Request<Body>) -> Response<Body> {
@@ -222,7 +236,7 @@ impl Door {
             Err(unread) => return Reply::Unread(unread),
         };
         match self.read(&policy, call, &bytes, head, received_at) {
-            Ok(reading) => self.keep(reading, policy.strict).await,
+            Ok(reading) => self.keep(reading, policy.strict, head).await,
             Err(reply) => reply,
         }
     }
@@ -290,20 +304,21 @@ impl Door {
         })
     }
 
-    /// Hands events to the queue: all of a request or none.
-    async fn keep(&self, reading: Reading, strict: bool) -> Reply {
+    /// Hands events on: all of a request or none.
+    async fn keep(&self, reading: Reading, strict: bool, head: &Parts) -> Reply {
         let Reading { events, discards } = reading;
         if strict && !discards.is_empty() {
             return Reply::Strict(discards);
         }
         let count = events.len();
         if count > 0 {
-            if let Err(error) = self.handed.queue.append(events).await {
+            let deferrer = head.extensions.get().cloned().unwrap_or_default();
+            if let Err(error) = self.handed.intake.take(events, deferrer).await {
                 return self.not_taken(error);
             }
             self.taken(count);
         }
-        Reply::Accepted(self.handed.queue.ack())
+        Reply::Accepted(self.handed.intake.ack())
     }
 
     fn taken(&self, events: usize) {
@@ -313,11 +328,22 @@ impl Door {
         }
     }
 
-    fn not_taken(&self, error: AppendError) -> Reply {
-        if !self.is_refusing.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "the queue takes no events: senders hear 503 until it does");
+    fn not_taken(&self, error: NotTaken) -> Reply {
+        let is_news = !self.is_refusing.swap(true, Ordering::Relaxed);
+        match error {
+            NotTaken::Queue(error) => {
+                if is_news {
+                    tracing::warn!(%error, "the queue takes no events: senders hear 503 until it does");
+                }
+                Reply::NotTaken(error)
+            }
+            NotTaken::Undelivered => {
+                if is_news {
+                    tracing::warn!("events cannot be delivered in time: senders hear 503 until they can");
+                }
+                Reply::Undelivered
+            }
         }
-        Reply::NotTaken(error)
     }
 
     fn discard(&self, code: DiscardCode, index: usize, source: &Source) {
@@ -340,7 +366,7 @@ impl Door {
         if let (Some(bytes), &Method::GET) = (message, &head.method) {
             let policy = self.handed.policy.load_full();
             if let Ok(reading) = self.read(&policy, Call::One(kind), &bytes, head, received_at) {
-                self.keep(reading, policy.strict).await;
+                self.keep(reading, policy.strict, head).await;
             }
         }
         Reply::Picture

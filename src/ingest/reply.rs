@@ -18,7 +18,7 @@ use crate::segment::{Discard, PIXEL_GIF, Rejection, reply};
 /// An answer, by its meaning.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Reply {
-    /// The events are where the queue keeps them.
+    /// The events are where this says.
     Accepted(Ack),
     /// Heard, and thrown away on purpose.
     Discarded,
@@ -64,6 +64,8 @@ pub(super) enum Reply {
     },
     /// The queue did not take the events.
     NotTaken(AppendError),
+    /// Some destination does not have the events yet.
+    Undelivered,
     /// The process is on its way out.
     Closing,
     /// A bug of ours.
@@ -83,10 +85,11 @@ const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-// Seconds. A full queue empties at the speed of its destinations; storage and another process are back sooner. SDKs cap
+// Seconds. A full queue empties at the speed of its destinations; storage and another process are back sooner, and who failed just now needs a while. SDKs cap
 // what they honour at 300.
 const RETRY_FULL_SECONDS: u16 = 10;
 const RETRY_UNAVAILABLE_SECONDS: u16 = 5;
+const RETRY_UNDELIVERED_SECONDS: u16 = 5;
 const RETRY_CROWDED_SECONDS: u16 = 2;
 const RETRY_CLOSING_SECONDS: u16 = 1;
 
@@ -132,6 +135,11 @@ impl Reply {
             Self::NotTaken(AppendError::Unavailable(_)) => {
                 later("queue_unavailable", "events cannot be stored now", RETRY_UNAVAILABLE_SECONDS)
             }
+            Self::Undelivered => later(
+                "not_delivered",
+                "not every destination has the events yet: send them again",
+                RETRY_UNDELIVERED_SECONDS,
+            ),
             Self::Closing => closing(later("shutting_down", "this process is shutting down", RETRY_CLOSING_SECONDS)),
             Self::Panicked => error(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "a bug in this server"),
         }

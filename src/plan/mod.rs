@@ -139,6 +139,10 @@ pub struct Network {
 pub struct QueueSettings {
     /// Which queue.
     pub kind: QueueKind,
+    /// When a sender hears `200`.
+    pub ack: QueueAck,
+    /// With [`QueueAck::Delivered`]: a sender that has waited so long hears `503`.
+    pub ack_timeout: Duration,
     /// Bytes it may hold: of event text in memory, of files on disk. Beyond it the door answers `503`.
     pub size_bytes_max: u64,
     /// The disk queue's folder.
@@ -153,6 +157,16 @@ pub struct QueueSettings {
     pub letters_retain: Duration,
     /// Bytes of dead letters kept on disk; the oldest make room.
     pub letters_bytes_max: u64,
+}
+
+/// When a sender hears `200`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueAck {
+    /// When the queue has the events.
+    #[default]
+    Queued,
+    /// When every destination has them, has no use for them, or has refused them for good.
+    Delivered,
 }
 
 /// Which queue.
@@ -473,6 +487,11 @@ impl Default for QueueSettings {
     fn default() -> Self {
         Self {
             kind: QueueKind::Disk,
+            ack: QueueAck::Queued,
+            // Segment's SDK for Node hangs up after 10 s: it is to hear the answer
+            // (<https://github.com/segmentio/analytics-next/blob/master/packages/node/src/app/settings.ts>,
+            // `httpRequestTimeout`, read 2026-11-26).
+            ack_timeout: Duration::from_secs(8),
             size_bytes_max: QueueKind::Disk.default_size_bytes_max(),
             dir: "data/queue".into(),
             retain: Duration::from_hours(7 * 24),

@@ -19,7 +19,7 @@ pub struct Dedup {
 }
 
 /// A source and a message id as 128 bits, with a seed that nobody outside knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Print(u64, u64);
 
 /// A print is a hash already.
@@ -44,6 +44,14 @@ impl Dedup {
     #[must_use]
     pub fn print(&self, event: &Event) -> Print {
         let id = (&event.source, &event.message_id);
+        let [first, second] = &self.hashers;
+        Print(first.hash_one(id), second.hash_one(id))
+    }
+
+    /// What an event at one place is remembered by: a destination that has it, say.
+    #[must_use]
+    pub fn print_at(&self, event: &Event, place: &str) -> Print {
+        let id = (&event.source, &event.message_id, place);
         let [first, second] = &self.hashers;
         Print(first.hash_one(id), second.hash_one(id))
     }

@@ -32,6 +32,8 @@ pub enum Ack {
     Memory,
     /// The event is on stable storage.
     Durable,
+    /// Every destination has the event, has no use for it, or has refused it for good.
+    Delivered,
 }
 
 /// An accepted event at its place, opened at most once for all who read it near the tail.
@@ -340,6 +342,7 @@ impl Ack {
         match self {
             Self::Memory => "memory",
             Self::Durable => "durable",
+            Self::Delivered => "delivered",
         }
     }
 }

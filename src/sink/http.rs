@@ -33,10 +33,6 @@ const USER_AGENT: &str = concat!("libroseg/", env!("CARGO_PKG_VERSION"));
 /// A connection that takes longer than this will not come: a lost SYN is sent again after one, three and seven seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Shorter than the idle limit of the usual load balancers (60 s), so that we close first and no request meets a
-/// connection that is being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
-
 /// What stands for a token in an answer.
 const TOKEN_MASK: &str = "[secret]";
 
@@ -49,14 +45,14 @@ const REPLY_BYTES_MAX: usize = 4 << 20;
 // === impl Http ===
 
 impl Http {
-    /// A client for so many requests at a time.
+    /// A client for so many requests at a time, whose connections are closed when nobody has used them for so long.
     ///
     /// # Errors
     /// When the client cannot be built.
-    pub fn new(tls: ClientConfig, concurrency: usize) -> Result<Self, SinkError> {
+    pub fn new(tls: ClientConfig, concurrency: usize, idle_max: Duration) -> Result<Self, SinkError> {
         let client = builder(tls.clone())
             .pool_max_idle_per_host(concurrency)
-            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_idle_timeout(idle_max)
             .tcp_nodelay(true)
             .build()?;
         let near = builder(tls).no_proxy().pool_max_idle_per_host(0).build()?;

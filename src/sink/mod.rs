@@ -11,12 +11,14 @@ mod token;
 
 use std::io;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use jiff::Timestamp;
 use rustls::ClientConfig;
 use rustls::crypto::ring;
 use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio::sync::Semaphore;
 
 use crate::attempt::{Failure, Reason};
 use crate::plan::{Destination, DestinationKind, Reply, Request};
@@ -29,9 +31,15 @@ pub trait Sink: Send + Sync + 'static {
 
 /// Makes sinks. Those that speak TLS share one configuration: reading the system's root certificates takes longer than
 /// all the rest.
-#[derive(Default)]
 pub struct Sinks {
     tls: OnceLock<ClientConfig>,
+    idle_max: Duration,
+}
+
+/// A sink that carries so many requests at a time, whoever sends them; more wait their turn.
+struct Bounded {
+    sink: Arc<dyn Sink>,
+    turns: Semaphore,
 }
 
 /// A sink could not be made.
@@ -53,23 +61,30 @@ pub enum SinkError {
 // === impl Sinks ===
 
 impl Sinks {
+    /// Sinks whose connections are closed when nobody has used them for so long.
+    #[must_use]
+    pub fn new(idle_max: Duration) -> Self {
+        Self { tls: OnceLock::new(), idle_max }
+    }
+
     /// The sink of a destination, with connections of its own.
     ///
     /// # Errors
     /// When TLS or the HTTP client cannot be set up.
     pub fn open(&self, destination: &Destination) -> Result<Arc<dyn Sink>, SinkError> {
-        Ok(match &destination.kind {
+        let sink: Arc<dyn Sink> = match &destination.kind {
             DestinationKind::Http => Arc::new(self.http(destination)?),
             DestinationKind::BigQuery(settings) => {
                 Arc::new(bigquery::BigQuery::new(self.http(destination)?, settings.clone()))
             }
             DestinationKind::File(settings) => Arc::new(file::File::new(settings.clone())),
             DestinationKind::Stdout => Arc::new(stdout::Stdout),
-        })
+        };
+        Ok(Arc::new(Bounded { sink, turns: Semaphore::new(destination.limit.concurrency) }))
     }
 
     fn http(&self, destination: &Destination) -> Result<http::Http, SinkError> {
-        http::Http::new(self.tls()?, destination.limit.concurrency)
+        http::Http::new(self.tls()?, destination.limit.concurrency, self.idle_max)
     }
 
     fn tls(&self) -> Result<ClientConfig, SinkError> {
@@ -81,6 +96,29 @@ impl Sinks {
         let mut config = builder.with_platform_verifier().map_err(SinkError::Roots)?.with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(self.tls.get_or_init(|| config).clone())
+    }
+}
+
+// === impl Bounded ===
+
+impl Sink for Bounded {
+    fn send(&self, request: Request, now: Timestamp) -> BoxFuture<'_, Reply> {
+        async move {
+            // It is never closed: without a turn there is nobody to wait for.
+            let _turn = self.turns.acquire().await;
+            self.sink.send(request, now).await
+        }
+        .boxed()
+    }
+}
+
+// === impl Default ===
+
+impl Default for Sinks {
+    /// Connections are kept a little shorter than the usual load balancers (60 s) keep them, so that we close first and no
+    /// request meets a connection that is being closed.
+    fn default() -> Self {
+        Self::new(Duration::from_secs(50))
     }
 }
 

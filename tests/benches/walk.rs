@@ -17,7 +17,7 @@ use axum::http::Request;
 use axum::routing::post;
 use criterion::{Criterion, Throughput, criterion_group};
 use libroseg::clock::Clock;
-use libroseg::ingest::{self, Door, Handed, Settings};
+use libroseg::ingest::{self, Door, Handed, Queued, Settings};
 use libroseg::queue::Queue;
 use libroseg::queue::dedup::Dedup;
 use libroseg::queue::memory::Memory;
@@ -31,7 +31,7 @@ fn door() -> Router {
     let plan = compile("[sources.bench]\nwrite_keys = [\"key\"]\n[queue]\ntype = \"memory\"\n");
     let queue: Arc<dyn Queue> = Arc::new(Memory::new(1 << 30, Dedup::default()));
     let handed = Handed {
-        queue,
+        intake: Arc::new(Queued(queue)),
         policy: Arc::new(ArcSwap::new(plan.policy)),
         clock: Clock::system(),
         readiness: Arc::new(|| serde_json::json!({ "ready": true })),

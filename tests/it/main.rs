@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod accepting;
+mod acks;
 mod auth;
 mod backlog;
 mod batching;
@@ -52,3 +53,5 @@ mod support;
 mod survival;
 mod telling;
 mod testing;
+#[cfg(unix)]
+mod vercel;

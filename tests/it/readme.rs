@@ -65,6 +65,7 @@ const PAGES: [&str; 9] = [
     "docs/metrics.md",
     "docs/operations.md",
     "docs/reference.md",
+    "docs/vercel.md",
     "docs/wire-contract.md",
 ];
 

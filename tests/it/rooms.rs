@@ -22,7 +22,7 @@ const IMPURE: [&str; 8] =
 const PURE: [&str; 5] = ["segment", "expr", "retry", "plan", "config"];
 
 /// The outside crates that only one room may name.
-const FRONT_DOORS: [(&str, &str); 11] = [
+const FRONT_DOORS: [(&str, &str); 12] = [
     ("gcp_bigquery_client", "plan"),
     ("jsonschema", "plan"),
     ("minijinja", "expr"),
@@ -34,6 +34,7 @@ const FRONT_DOORS: [(&str, &str); 11] = [
     ("prometheus_client", "telemetry"),
     ("indicatif", "cli"),
     ("redb", "queue"),
+    ("vercel_runtime", "vercel"),
 ];
 
 #[test]

@@ -287,7 +287,9 @@ fn queue() -> Section {
     let queue = QueueSettings::default();
     let of = |kind: QueueKind| written_size(kind.default_size_bytes_max());
     let keys = vec![
-        key("type", words(&queue::KINDS), "`\"disk\"`: a 200 means that the events are on this machine's disk. `\"memory\"`: that they are in this process, which takes them with it when it ends").or(word(&queue::KINDS, &queue.kind)),
+        key("type", words(&queue::KINDS), "`\"disk\"`: a 200 means that the events are on this machine's disk. `\"memory\"`: that they are in this process, which takes them with it when it ends").otherwise("`\"disk\"`; in a Vercel Function, which has none, `\"memory\"`"),
+        key("ack", words(&queue::ACKS), "a sender hears 200 when the queue has the events (`\"queued\"`), or when every destination has them, has no use for them, or has refused them for good (`\"delivered\"`)").or(word(&queue::ACKS, &queue.ack)).only(&["memory"]),
+        key("ack_timeout", duration(queue::ACK_TIMEOUTS), "with `ack = \"delivered\"`: a sender that has waited so long hears 503, and comes back").or(written_duration(queue.ack_timeout)).only(&["memory"]),
         key("max_size", size(queue::DISK_SIZES), "bytes that files may take up; beyond it senders hear 503").or(of(QueueKind::Disk)).only(&["disk"]),
         key("max_size", size(queue::MEMORY_SIZES), "bytes of event text; beyond it senders hear 503").or(of(QueueKind::Memory)).only(&["memory"]),
         key("dedup", either([duration(queue::DEDUP), Shape::False]), "an event whose `messageId` came before from the same source, within this time, is not stored again; `\"0s\"` or `false`: it is").or(written_duration(queue.dedup_window)),

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use libroseg::attempt::{DeadLetter, DestinationName};
 use libroseg::clock::Clock;
 use libroseg::event::{Event, SourceName};
-use libroseg::ingest::{Counts, Door, Handed, ServeOptions, Settings, router, serve};
+use libroseg::ingest::{Counts, Door, Handed, Queued, ServeOptions, Settings, router, serve};
 use libroseg::queue::{
     Ack, AppendError, Attachment, Books, Delivery, Entry, History, LetterId, Offset, Queue, ReadLimit, Report,
     Settlement, StorageError, Verified,
@@ -251,7 +251,7 @@ impl Setup {
         let closing = CancellationToken::new();
         let readiness = self.readiness;
         let handed = Handed {
-            queue: Arc::clone(&queue) as Arc<dyn Queue>,
+            intake: Arc::new(Queued(Arc::clone(&queue) as Arc<dyn Queue>)),
             policy: Arc::clone(&policy),
             clock: Clock::system(),
             readiness: Arc::new(move || readiness.clone()),

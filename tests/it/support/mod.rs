@@ -12,6 +12,8 @@ pub(crate) mod queue;
 pub(crate) mod records;
 pub(crate) mod sim;
 pub(crate) mod tools;
+#[cfg(unix)]
+pub(crate) mod vercel;
 
 pub(crate) use app::TestApp;
 pub(crate) use binary::Binary;

@@ -1,0 +1,283 @@
+//! The host of a Vercel Function: starts an executable, speaks the runtime's socket protocol with it, hands it requests,
+//! and suspends it when no invocation is open, as Vercel does.
+//!
+//! Messages are JSON and a NUL, from the process to its host: `server-started` once, `end` for every invocation.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{Binary, PATIENCE, eventually};
+
+/// A function that is running. Dropping it kills it.
+pub(crate) struct Function {
+    child: Child,
+    url: String,
+    client: reqwest::Client,
+    folder: TempDir,
+    shared: Arc<Shared>,
+    follower: Option<JoinHandle<()>>,
+    requests: AtomicU64,
+    /// From the process's start to its `server-started`.
+    pub(crate) start_up: Duration,
+}
+
+#[derive(Default)]
+struct Shared {
+    log: Mutex<String>,
+    /// Requests whose `end` was heard, and when.
+    ended: Mutex<Vec<(u64, Instant)>>,
+    /// Requests that are open; with `suspends`, the process is stopped when there is none.
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    count: usize,
+    suspends: Option<u32>,
+    suspended: usize,
+}
+
+/// What a sender heard.
+pub(crate) struct Heard {
+    pub(crate) request: u64,
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) at: Instant,
+}
+
+/// What the platform puts on every request, a token of the project among it.
+pub(crate) const TOKEN: &str = "eyJ-the-oidc-token-of-the-project";
+
+/// The sender, as the platform saw it.
+pub(crate) const SENDER: &str = "203.0.113.7";
+
+impl Function {
+    /// Starts our executable with this file.
+    pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same, with variables of the project.
+    pub(crate) fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("function.toml");
+        std::fs::write(&path, config).unwrap();
+        let config = [("LIBROSEG_CONFIG", path.to_str().unwrap())];
+        Self::run(folder, &[&config, variables].concat())
+    }
+
+    /// Starts our executable where there is no file: what it has is built in.
+    pub(crate) fn start_built_in(variables: &[(&str, &str)]) -> Self {
+        Self::run(tempfile::tempdir().unwrap(), variables)
+    }
+
+    fn run(folder: TempDir, variables: &[(&str, &str)]) -> Self {
+        let socket = folder.path().join("ipc.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let port = free_port();
+        let mut command = Binary::command();
+        if let Some(built) = executable() {
+            let mut other = Command::new(&built);
+            other.env_remove("LIBROSEG_CONFIG").current_dir(folder.path());
+            command = other;
+        }
+        let begun = Instant::now();
+        let mut child = command
+            .current_dir(folder.path())
+            .env("NO_PROXY", "127.0.0.1")
+            .env("VERCEL", "1")
+            .env("VERCEL_IPC_PATH", &socket)
+            .env("VERCEL_DEV_PORT", port.to_string())
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let shared = Arc::new(Shared::default());
+        let follower = follow(&mut child, &shared);
+        let (started, has_started) = channel();
+        let heard = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            for message in BufReader::new(stream).split(0).map_while(Result::ok) {
+                let message: Value = serde_json::from_slice(&message).unwrap();
+                match message["type"].as_str().unwrap() {
+                    "server-started" => started.send(message["payload"]["httpPort"].as_u64().unwrap()).unwrap(),
+                    "end" => heard.end(message["payload"]["context"]["requestId"].as_u64().unwrap()),
+                    other => panic!("an unknown message: {other}"),
+                }
+            }
+        });
+        let told = has_started.recv_timeout(PATIENCE);
+        let Ok(told) = told else { panic!("it never started:\n{}", shared.log.lock().unwrap()) };
+        assert_eq!(told, u64::from(port));
+        let url = format!("http://127.0.0.1:{port}");
+        let (client, requests) = (super::client(), AtomicU64::new(100));
+        let start_up = begun.elapsed();
+        Self { child, url, client, folder, shared, follower: Some(follower), requests, start_up }
+    }
+
+    /// From now on the process is stopped whenever no invocation is open.
+    pub(crate) fn suspend_between_requests(&self) {
+        self.shared.open.lock().unwrap().suspends = Some(self.child.id());
+    }
+
+    /// How often it was.
+    pub(crate) fn suspended(&self) -> usize {
+        self.shared.open.lock().unwrap().suspended
+    }
+
+    /// Hands it a request as Vercel does.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Heard {
+        self.send(path, body, PATIENCE).await.unwrap()
+    }
+
+    /// The same, from a sender that hangs up when it has waited long enough.
+    pub(crate) async fn send(&self, path: &str, body: &Value, patience: Duration) -> reqwest::Result<Heard> {
+        let request = self.requests.fetch_add(1, Ordering::Relaxed);
+        self.shared.begin();
+        let sent = self
+            .client
+            .post(format!("{}{path}", self.url))
+            .basic_auth("test_write_key", Some(""))
+            .header("x-vercel-internal-invocation-id", format!("invocation-{request}"))
+            .header("x-vercel-internal-request-id", request)
+            .header("x-vercel-oidc-token", TOKEN)
+            .header("x-vercel-ip-city", "Testville")
+            .header("x-real-ip", SENDER)
+            .header("x-forwarded-for", SENDER)
+            .header("x-forwarded-host", "events.example.com")
+            .header("x-forwarded-proto", "https")
+            .body(body.to_string())
+            .timeout(patience);
+        let response = sent.send().await?;
+        let at = Instant::now();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = serde_json::from_str(&response.text().await?).unwrap();
+        Ok(Heard { request, status, headers, body, at })
+    }
+
+    pub(crate) async fn track(&self, id: &str, event: &str) -> Heard {
+        self.post("/v1/track", &json!({ "userId": "u1", "event": event, "messageId": id })).await
+    }
+
+    pub(crate) fn has_ended(&self, request: u64) -> bool {
+        self.shared.ended.lock().unwrap().iter().any(|(ended, _)| *ended == request)
+    }
+
+    /// Waits for an invocation's `end`, and says when it came.
+    pub(crate) async fn ended(&self, request: u64) -> Instant {
+        eventually(&format!("the end of {request}"), || self.has_ended(request)).await;
+        let ended = self.shared.ended.lock().unwrap();
+        ended.iter().find(|(ended, _)| *ended == request).unwrap().1
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.shared.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        send_signal(self.child.id(), signal);
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Waits for its end, and that of its log.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.follower.take().map(JoinHandle::join);
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "it never ended:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Shared {
+    fn begin(&self) {
+        let mut open = self.open.lock().unwrap();
+        if let (0, Some(process)) = (open.count, open.suspends) {
+            send_signal(process, "CONT");
+        }
+        open.count += 1;
+    }
+
+    fn end(&self, request: u64) {
+        self.ended.lock().unwrap().push((request, Instant::now()));
+        let mut open = self.open.lock().unwrap();
+        open.count -= 1;
+        if let (0, Some(process)) = (open.count, open.suspends) {
+            send_signal(process, "STOP");
+            open.suspended += 1;
+        }
+    }
+}
+
+impl Heard {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// Another executable to test instead of ours: one that `vercel build` made.
+fn executable() -> Option<PathBuf> {
+    std::env::var_os("LIBROSEG_FUNCTION").map(PathBuf::from)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn send_signal(process: u32, signal: &str) {
+    let status = Command::new("kill").arg(format!("-{signal}")).arg(process.to_string()).status().unwrap();
+    assert!(status.success());
+}
+
+/// Both of its streams are the log, as on Vercel.
+fn follow(child: &mut Child, shared: &Arc<Shared>) -> JoinHandle<()> {
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let heard = Arc::clone(shared);
+    let printed = std::thread::spawn(move || {
+        let mut line = String::new();
+        while stdout.read_line(&mut line).is_ok_and(|read| read > 0) {
+            heard.log.lock().unwrap().push_str(&line);
+            line.clear();
+        }
+    });
+    let mut stderr = child.stderr.take().unwrap();
+    let heard = Arc::clone(shared);
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(read @ 1..) = stderr.read(&mut bytes) {
+            heard.log.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+        let _ = printed.join();
+    })
+}
