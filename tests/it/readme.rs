@@ -56,7 +56,7 @@ const README_BLOCKS: [&str; 27] = [
 ];
 
 /// The pages whose links are followed.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "docs/checking.md",
     "docs/config.md",
