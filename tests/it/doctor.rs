@@ -239,6 +239,18 @@ fn columns_that_are_added_by_themselves_are_no_problem() {
 }
 
 #[test]
+fn a_service_that_says_nothing_is_asked_no_further() {
+    let server = BigQuery::start();
+    server.create_table("acme.events.all", declared_table());
+    server.fails_next("datasets.get", [Fault::Slow(Duration::from_secs(30))]);
+    let output = doctor(&bq(&server, DECLARED), &["--only", "bq", "--timeout", "1s"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stdout(&output);
+    assert!(told.contains("  problem    dataset acme.events nobody answers: "), "{told}");
+    assert!(!told.contains("table "), "{told}");
+}
+
+#[test]
 fn a_view_takes_no_rows() {
     let server = BigQuery::start();
     server.create_table("acme.events.all", declared_table());

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::column::{Column, Mode, Parameters, Scalar, Type, find};
 use super::ddl::{self, sql_type};
-use super::growth::is_name;
+use super::growth::{column_name, is_name};
 use super::{BigQuery, NamedTable, Partition};
 use crate::plan::Mapping;
 use crate::plan::finding::{Finding, Grade};
@@ -104,7 +104,7 @@ impl<'t> Drift<'t> {
     fn column(&mut self, column: &'t Column, live: &Json, path: &str) {
         self.modes(column.mode, mode(live), path);
         match (&column.kind, kind(live)) {
-            (Type::Struct(inner), None) => self.columns(inner, fields_of(live), path),
+            (Type::Struct(inner), None) if is_record(live) => self.columns(inner, fields_of(live), path),
             (Type::Scalar(ours, numbers), Some(theirs)) if *ours == theirs => {
                 self.numbers(theirs, *numbers, parameters(live), path);
             }
@@ -181,8 +181,11 @@ impl<'t> Drift<'t> {
 
     fn row(&mut self, given: &Given, declared: &[Column], live: &[Json], within: &str) {
         for (name, inner) in &given.fields {
-            let path = joined(within, name);
             let column = find(declared, name);
+            // As the row is written.
+            let is_mended = column.is_none() && self.settings.adds_columns;
+            let name = if is_mended { &*column_name(name) } else { name.as_str() };
+            let path = joined(within, name);
             let Some(field) = field(live, name) else {
                 // What is declared was told already.
                 self.unknown.extend(column.is_none().then_some(path));
@@ -437,6 +440,10 @@ fn kind(field: &Json) -> Option<Scalar> {
     Scalar::from_word(field["type"].as_str().unwrap_or_default())
 }
 
+fn is_record(field: &Json) -> bool {
+    matches!(field["type"].as_str(), Some("RECORD" | "STRUCT"))
+}
+
 fn parameters(field: &Json) -> Parameters {
     let number = |key: &str| field[key].as_str().and_then(|text| text.parse().ok()).or_else(|| field[key].as_u64());
     Parameters(number("maxLength").or_else(|| number("precision")), number("scale"))
@@ -447,7 +454,7 @@ fn live_type(field: &Json) -> String {
     match kind(field) {
         Some(scalar) => sql_type(&Type::Scalar(scalar, parameters(field)), Mode::Nullable),
         None => match field["type"].as_str() {
-            Some("RECORD" | "STRUCT") => "STRUCT<…>".to_owned(),
+            _ if is_record(field) => "STRUCT<…>".to_owned(),
             other => other.unwrap_or("nothing that is known").to_owned(),
         },
     }
@@ -478,4 +485,155 @@ fn joined(within: &str, name: &str) -> String {
 fn columns(names: &[&str]) -> String {
     let noun = if names.len() == 1 { "column" } else { "columns" };
     format!("the {noun} `{}`", names.join("`, `"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::bigquery::{Per, Shape, TableAddress, types};
+
+    fn shape(columns: &[(&str, &str)]) -> Shape {
+        let column = |(name, text): &(&str, &str)| {
+            let (kind, mode) = types::parse(text).expect("a type");
+            Column { name: (*name).to_owned(), kind, mode, description: None }
+        };
+        Shape { columns: columns.iter().map(column).collect(), ..Shape::default() }
+    }
+
+    /// What is told of a table: the grade and the message of each finding.
+    fn told(shape: &Shape, row: &Json, settings: &BigQuery, live: &Json) -> Vec<String> {
+        let row = Mapping::Constant(row.to_string());
+        let table = NamedTable { name: "p.d.t".to_owned(), address: None, dataset: None, shape, row: Some(&row) };
+        let findings = table.drift(settings, live);
+        findings.iter().map(|found| format!("{}: {}", found.grade, found.message)).collect()
+    }
+
+    fn live(shape: &Shape) -> Json {
+        let address = TableAddress {
+            endpoint: String::new(),
+            project: "p".to_owned(),
+            dataset: "d".to_owned(),
+            table: "t".to_owned(),
+        };
+        shape.table_json(&address)
+    }
+
+    #[test]
+    fn a_table_made_from_the_declaration_has_not_drifted() {
+        let mut shape = shape(&[
+            ("id", "STRING(36) NOT NULL"),
+            ("at", "TIMESTAMP"),
+            ("total", "NUMERIC(10, 2)"),
+            ("tags", "ARRAY<STRING>"),
+            ("shops", "ARRAY<STRUCT<id INT64 NOT NULL, open ARRAY<BOOL>, place GEOGRAPHY>>"),
+            ("score", "FLOAT64"),
+            ("context", "JSON"),
+        ]);
+        let partition = Partition {
+            column: Some("at".to_owned()),
+            per: Per::Month,
+            expire: Some(std::time::Duration::from_hours(24)),
+            requires_filter: true,
+        };
+        (shape.partition, shape.cluster) = (Some(partition), vec!["id".to_owned()]);
+        let row = json!({ "ID": "1", "shops": [{ "id": 1 }] });
+        assert_eq!(
+            told(&shape, &row, &BigQuery::default(), &live(&shape)),
+            ["ok: is as the file declares it (7 columns)"]
+        );
+    }
+
+    #[test]
+    fn what_may_be_missing_in_the_file_or_has_room_enough_is_nobodys_business() {
+        let declared = shape(&[("id", "STRING(10)"), ("n", "NUMERIC(5)")]);
+        let table = shape(&[("ID", "STRING"), ("n", "NUMERIC(8, 2)"), ("more", "STRING"), ("many", "ARRAY<INT64>")]);
+        let mut live = live(&table);
+        live["schema"]["fields"].as_array_mut().expect("a list").push(
+            json!({ "name": "made", "type": "TIMESTAMP", "mode": "REQUIRED", "defaultValueExpression": "CURRENT_TIMESTAMP()" }),
+        );
+        let found = told(&declared, &json!({ "id": "1" }), &BigQuery::default(), &live);
+        assert_eq!(found, ["ok: is as the file declares it (5 columns)"]);
+    }
+
+    #[test]
+    fn a_row_is_held_against_the_table_where_nothing_is_declared_columns_within_columns_included() {
+        let table = shape(&[("id", "STRING"), ("shop", "STRUCT<id INT64, zip STRING NOT NULL>"), ("context", "JSON")]);
+        let row = json!({ "id": 1, "shop": { "id": 1, "city": "x" }, "context": {} });
+        assert_eq!(
+            told(&Shape::default(), &row, &BigQuery::default(), &live(&table)),
+            [
+                "problem: lacks the column `shop.city`, which the row gives: such rows are refused",
+                "problem: has the column `shop.zip` NOT NULL, which the row does not give: every row is refused",
+                "warning: has the column `context` as JSON, which the file does not declare",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_mended_on_its_way_is_looked_for_as_it_is_sent() {
+        let (table, row) = (shape(&[("a_b", "STRING")]), json!({ "a.b": "x" }));
+        let adding = BigQuery { adds_columns: true, ..BigQuery::default() };
+        let grade =
+            |settings| told(&Shape::default(), &row, settings, &live(&table))[0].split(':').next().map(str::to_owned);
+        assert_eq!(grade(&adding).as_deref(), Some("ok"));
+        assert_eq!(grade(&BigQuery::default()).as_deref(), Some("problem"));
+    }
+
+    #[test]
+    fn lists_records_and_types_that_nobody_knows_are_no_strings() {
+        let declared = shape(&[("a", "STRUCT<x INT64>"), ("b", "STRING"), ("c", "INT64"), ("d", "STRUCT<x INT64>")]);
+        let table = json!({ "schema": { "fields": [
+            { "name": "a", "type": "STRING" },
+            { "name": "b", "type": "RECORD", "fields": [{ "name": "x", "type": "INT64" }] },
+            { "name": "c", "type": "INT64", "mode": "REPEATED" },
+            { "name": "d", "type": "RANGE", "rangeElementType": { "type": "DATE" } },
+        ] } });
+        assert_eq!(
+            told(&declared, &json!({}), &BigQuery::default(), &table),
+            [
+                "problem: has the column `a` as STRING, and the file as STRUCT<x INT64>",
+                "problem: has the column `b` as STRUCT<…>, and the file as STRING",
+                "problem: has the column `c` as a list, and the file as a single value",
+                "problem: has the column `d` as RANGE, and the file as STRUCT<x INT64>",
+            ]
+        );
+    }
+
+    #[test]
+    fn partitions_and_their_options_are_compared() {
+        let mut declared = shape(&[("at", "TIMESTAMP")]);
+        let partition = |expire_hours: Option<u64>| Partition {
+            column: Some("at".to_owned()),
+            per: Per::Day,
+            expire: expire_hours.map(std::time::Duration::from_hours),
+            requires_filter: false,
+        };
+        declared.partition = Some(partition(Some(48)));
+        let mut table = declared.clone();
+        table.partition = Some(Partition { requires_filter: true, ..partition(None) });
+        let message = "warning: lets partitions go never, and the file says after 48h; needs a filter in queries, and the file says otherwise";
+        assert_eq!(told(&declared, &json!({}), &BigQuery::default(), &live(&table)), [message]);
+        table.partition = None;
+        let mut by_ranges = live(&table);
+        by_ranges["rangePartitioning"] = json!({ "field": "n" });
+        let message = "warning: is partitioned by ranges of `n`, and the file says per day of `at`";
+        assert_eq!(told(&declared, &json!({}), &BigQuery::default(), &by_ranges), [message]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_service_says_something_is_told(kind in "[A-Z]{0,6}", mode in "[A-Z]{0,8}", name in "[a-c.]{0,3}") {
+            let declared = shape(&[("a", "STRUCT<b INT64>"), ("b", "ARRAY<STRING(5)>"), ("c", "NUMERIC(5, 2) NOT NULL")]);
+            let table = json!({
+                "type": "TABLE",
+                "schema": { "fields": [{ "name": name, "type": kind, "mode": mode, "fields": kind, "precision": name }] },
+                "timePartitioning": kind, "clustering": [name],
+            });
+            let row = json!({ "a": { "b": 1 }, name: [{}] });
+            prop_assert!(!told(&declared, &row, &BigQuery::default(), &table).is_empty());
+        }
+    }
 }

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use futures_util::future::select_ok;
 use hyper::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use jiff::{SignedDuration, Timestamp};
@@ -100,13 +102,15 @@ impl Way {
     async fn connect(&self, timeout: Duration) -> Result<TcpStream, Stopped> {
         let whose = if self.proxy.is_some() { self.told() } else { "its name".to_owned() };
         let lookup = in_time(timeout, "an address for its name", tokio::net::lookup_host(&self.authority)).await?;
-        let addresses: Vec<_> = lookup
-            .map_err(|error| stopped(format!("{whose} has no address: {}", innermost(&error)), NAME_HELP))?
-            .collect();
-        let connected = in_time(timeout, "a connection", TcpStream::connect(&*addresses)).await?;
-        connected.map_err(|error| {
-            let at = addresses.first().map(ToString::to_string).unwrap_or_default();
-            stopped(format!("there is no connection to {at}: {error}"), "is it running, and may this machine reach it?")
+        let none = |why: String| stopped(format!("{whose} has no address: {why}"), NAME_HELP);
+        let addresses: Vec<_> = lookup.map_err(|error| none(innermost(&error)))?.collect();
+        let Some(first) = addresses.first() else { return Err(none("the name server knows none".to_owned())) };
+        // All at once, as a client that goes by RFC 8305 nearly does: one that is dead does not hide one that is not.
+        let connecting = select_ok(addresses.iter().map(|address| TcpStream::connect(address).boxed()));
+        let connected = in_time(timeout, "a connection", connecting).await?;
+        connected.map(|(stream, _)| stream).map_err(|error| {
+            let help = "is it running, and may this machine reach it?";
+            stopped(format!("there is no connection to {first}: {error}"), help)
         })
     }
 }
