@@ -117,6 +117,16 @@ fn what_is_copied_into_the_build_is_not_ignored() {
     assert_eq!(copied, let_in);
 }
 
+#[test]
+fn the_sizes_that_the_page_tells_are_those_that_are_kept() {
+    let (page, script) = (page("docs/containers.md"), page("tests/container/run"));
+    let limit = |name: &str| script.split(&format!("{name}=")).nth(1).unwrap().split_whitespace().next().unwrap();
+    for name in ["RELEASE_MB_MAX", "UNOPTIMISED_MB_MAX"] {
+        let limit = limit(name);
+        assert!(page.contains(&format!("below {limit} MB")), "docs/containers.md does not say {limit} MB");
+    }
+}
+
 // === Compose
 
 #[test]
