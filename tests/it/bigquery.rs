@@ -496,3 +496,40 @@ async fn through_many_faults_each_good_row_is_there_once_and_each_bad_one_is_a_d
     assert_eq!(dead.len(), reasons.len());
     assert!(reasons.iter().all(|(_, reason)| reason.contains("invalid: n: ")));
 }
+
+#[test]
+fn the_statements_that_make_the_tables_are_printed_for_those_who_make_them_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libroseg.toml");
+    let head = "type = \"bigquery\"\ncredentials = false\nproject = \"acme\"\ndataset = \"events\"\n";
+    let file = format!(
+        "{HEAD}[destinations.bq]\n{head}table = \"all\"\nrow = {{ id = \"{{{{ messageId }}}}\", group = 1 }}\ncluster_by = \"id\"\n\
+         partition_by = {{ column = \"day\", per = \"month\", expire = \"36h\", require_filter = true }}\n\
+         [destinations.bq.schema]\nid = {{ type = \"string not null\", description = \"a \\\"name\\\"\" }}\n\
+         group = \"numeric(10,2)\"\nday = \"date\"\nshop = \"ARRAY<STRUCT<id INT64 NOT NULL, tags ARRAY<STRING>>>\"\n\
+         [[destinations.bq.rules]]\n[[destinations.bq.rules]]\ntable = \"{{{{ event | snake }}}}\"\n\
+         schema = {{ id = \"STRING\", group = \"BOOL\", timestamp = \"TIMESTAMP\" }}\npartition_by = {{}}\nrow = {{ id = \"x\" }}\ncluster_by = []\n"
+    );
+    std::fs::write(&path, file).unwrap();
+    let output = Binary::command().args(["check", "--print-ddl"]).arg(&path).output().unwrap();
+    let expected = "-- bq\n\
+        CREATE TABLE `acme.events.all` (\n\
+        \x20 id STRING NOT NULL OPTIONS (description = \"a \\\"name\\\"\"),\n\
+        \x20 `group` NUMERIC(10, 2),\n\
+        \x20 day DATE,\n\
+        \x20 shop ARRAY<STRUCT<id INT64 NOT NULL, tags ARRAY<STRING>>>\n\
+        )\n\
+        PARTITION BY DATE_TRUNC(day, MONTH)\n\
+        CLUSTER BY id\n\
+        OPTIONS (partition_expiration_days = 1.5, require_partition_filter = TRUE);\n\
+        \n\
+        -- bq\n\
+        CREATE TABLE `acme.events.{{ event | snake }}` (\n\
+        \x20 id STRING,\n\
+        \x20 `group` BOOL,\n\
+        \x20 timestamp TIMESTAMP\n\
+        )\n\
+        PARTITION BY _PARTITIONDATE;\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0));
+}

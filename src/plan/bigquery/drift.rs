@@ -345,8 +345,7 @@ impl<'t> Drift<'t> {
     }
 
     /// GoogleSQL adds no columns within columns
-    /// (<https://cloud.google.com/bigquery/docs/managing-table-schemas#add_a_nested_column_to_a_record_column>, read
-    /// 2026-11-26); `tables.patch` does.
+    /// (<https://cloud.google.com/bigquery/docs/managing-table-schemas#add_a_nested_column_to_a_record_column>, not confirmed); `tables.patch` does.
     fn tell_missing_inside(&mut self) {
         let names = std::mem::take(&mut self.missing_inside);
         if !names.is_empty() {
@@ -461,7 +460,7 @@ fn live_type(field: &Json) -> String {
 }
 
 /// Whether a column of one type can become one of the other in place
-/// (<https://cloud.google.com/bigquery/docs/managing-table-schemas#change_a_columns_data_type>, read 2026-11-26).
+/// (<https://cloud.google.com/bigquery/docs/managing-table-schemas#change_a_columns_data_type>, not confirmed).
 fn widens(from: Scalar, to: Scalar) -> bool {
     matches!(
         (from, to),

@@ -10,14 +10,14 @@ use serde_json::{Map, Value as Json, json};
 
 use super::column::{Column, Scalar, Type, find};
 
-/// Characters of a column's name: 300 (<https://cloud.google.com/bigquery/docs/schemas#column_names>, read 2026-11-26).
+/// Characters of a column's name: 300 (<https://cloud.google.com/bigquery/docs/schemas#column_names>, not confirmed).
 const NAME_CHARS_MAX: usize = 300;
 
-/// Characters that no name of a column may hold (same page, "flexible column names").
+/// Characters that no name of a column may hold (same page, "flexible column names"; the list is not confirmed).
 const NOT_IN_NAMES: [char; 19] =
     ['!', '"', '$', '(', ')', '*', ',', '.', '/', ';', '?', '@', '[', '\\', ']', '^', '`', '{', '}'];
 
-/// How no name of a column may begin (same page).
+/// How no name of a column may begin (same page, not confirmed).
 const PREFIXES_OF_GOOGLE: [&str; 6] =
     ["_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier"];
 

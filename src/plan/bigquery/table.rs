@@ -37,7 +37,7 @@ pub enum IdOf {
     /// A project: letters, digits, `-`, and for old ones `.` and `:`.
     Project,
     /// A dataset: letters, digits and `_`, at most 1,024
-    /// (<https://cloud.google.com/bigquery/docs/datasets#dataset-naming>, read 2026-11-26).
+    /// (<https://cloud.google.com/bigquery/docs/datasets#dataset-naming>, not confirmed).
     Dataset,
     /// A table: letters, digits, `_`, `-` and blanks, at most 1,024 bytes
     /// (<https://cloud.google.com/bigquery/docs/tables#table_naming>, read 2026-11-26).
@@ -204,7 +204,10 @@ impl IdOf {
         match self {
             Self::Project => c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':' | '_'),
             Self::Dataset => c.is_ascii_alphanumeric() || c == '_',
-            Self::Table => c.is_alphanumeric() || matches!(c, '_' | '-' | ' '),
+            // Letters, marks, numbers, connectors, dashes and blanks of Unicode: beyond ASCII the service itself is asked.
+            Self::Table => {
+                c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ' ') || (!c.is_ascii() && !c.is_control())
+            }
         }
     }
 
@@ -236,7 +239,7 @@ mod tests {
             assert!(of.check(id.to_owned()).is_err(), "{of:?} {id:?}");
         }
         assert!(IdOf::Table.check("x".repeat(1025)).is_err());
-        assert!(IdOf::Table.check("Größe der-Bestellung_1".to_owned()).is_ok());
+        assert!(IdOf::Table.check("Größe der-Bestellung_1 ग्राहक".to_owned()).is_ok());
     }
 
     proptest! {
