@@ -208,7 +208,7 @@ impl Destination {
     }
 
     fn packed(&self, body: &Bytes) -> Result<Bytes, EvalError> {
-        let packed = self.body_compression.pack(body);
+        let packed = self.body_compression.pack_to_send(body);
         packed.map_err(|error| EvalError { message: format!("the body cannot be packed: {error}"), range: None })
     }
 

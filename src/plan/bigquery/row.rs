@@ -113,13 +113,12 @@ impl Shape {
         out.push(b'{');
         let mut is_first = true;
         let mut mended: Vec<String> = Vec::new();
-        let names: Vec<&str> = members.iter().map(|(name, _)| &**name).collect();
         for (own, value) in &members {
             let column = super::column::find(columns, own);
             let name = if column.is_none() && self.grows { column_name(own) } else { Cow::Borrowed(&**own) };
             if name != *own {
                 let is_taken = |other: &str| other.eq_ignore_ascii_case(&name);
-                if names.iter().any(|other| is_taken(other)) || mended.iter().any(|other| is_taken(other)) {
+                if members.iter().any(|(other, _)| is_taken(other)) || mended.iter().any(|other| is_taken(other)) {
                     return Err(EvalError {
                         message: format!("two columns would be called `{}`", excerpt(&name)),
                         range: None,
@@ -135,7 +134,11 @@ impl Shape {
             if !std::mem::take(&mut is_first) {
                 out.push(b',');
             }
-            write_text(&name, out);
+            match own {
+                // What was written without escapes needs none.
+                Cow::Borrowed(own) if name == *own => quote(own, out),
+                Cow::Borrowed(_) | Cow::Owned(_) => write_text(&name, out),
+            }
             out.push(b':');
             self.value(column, value.get(), out)?;
         }
