@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::body::Body;
 use hyper::header::HOST;
 use hyper::{HeaderMap, Request};
 use tokio::time::Instant;
@@ -23,7 +25,7 @@ use vercel_runtime::{AppState, Error, Response, ResponseBody};
 
 use crate::app::{App, StartError};
 use crate::config::{Target, units};
-use crate::ingest::{self, Deferrer, Peer};
+use crate::ingest::{self, Deferrer, Door, Peer};
 use crate::reload::Origin;
 
 /// The variable that Vercel sets wherever it runs something.
@@ -116,12 +118,20 @@ impl Service<(AppState, vercel_runtime::Request)> for Function {
     }
 
     fn call(&mut self, (state, request): (AppState, vercel_runtime::Request)) -> Self::Future {
-        let mut request = as_sent(request);
-        let until = Instant::now() + self.time;
-        request.extensions_mut().insert(Deferrer::new(until, move |work| state.wait_until(work)));
-        let door = Arc::clone(&self.app.door);
-        Box::pin(async move { Ok(ingest::answer(door, request).await.map(ResponseBody::from)) })
+        let answer = answer(Arc::clone(&self.app.door), state, Instant::now() + self.time, request);
+        Box::pin(async move { Ok(answer.await) })
     }
+}
+
+/// Answers a request. What goes on after that, until its time is up, is the host's to wait for.
+async fn answer<B>(door: Arc<Door>, state: AppState, until: Instant, request: Request<B>) -> Response<ResponseBody>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Error>,
+{
+    let mut request = as_sent(request);
+    request.extensions_mut().insert(Deferrer::new(until, move |work| state.wait_until(work)));
+    ingest::answer(door, request).await.map(ResponseBody::from)
 }
 
 /// A request as its sender sent it: who that is, and by what name we are known, say Vercel's headers, and none of them
@@ -158,7 +168,53 @@ fn is_platform(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use arc_swap::ArcSwap;
+    use futures_util::future::BoxFuture;
+    use http_body_util::Full;
+    use tokio_util::sync::CancellationToken;
+    use vercel_runtime::LogContext;
+
     use super::*;
+    use crate::clock::Clock;
+    use crate::event::Event;
+    use crate::ingest::{Handed, Intake, NotTaken, Settings};
+    use crate::queue::Ack;
+    use crate::reload::Reload;
+
+    struct Panicking;
+
+    impl Intake for Panicking {
+        fn ack(&self) -> Ack {
+            Ack::Memory
+        }
+
+        fn take(&self, _: Vec<Event>, _: Deferrer) -> BoxFuture<'_, Result<(), NotTaken>> {
+            panic!("a bug")
+        }
+    }
+
+    /// The host ends an invocation when it has an answer: one that panics has to have one.
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_request_on_which_we_panic_is_answered_with_500() {
+        let origin = origin("nothing".into(), false, Target::VERCEL_DURATION);
+        let variables = BTreeMap::from([(MARK.to_owned(), "1".to_owned())]);
+        let reload = Reload::load(origin, variables, Clock::system()).expect("the built-in file is right");
+        let handed = Handed {
+            intake: Arc::new(Panicking),
+            policy: Arc::new(ArcSwap::new(Arc::clone(&reload.current().plan.policy))),
+            clock: Clock::system(),
+            readiness: Arc::new(|| serde_json::Value::Null),
+            metrics: Arc::new(|_| String::new()),
+            closing: CancellationToken::new(),
+        };
+        let door = Arc::new(Door::new(handed, Settings::default()));
+        let body = Full::from(r#"{"writeKey":"dev_write_key","userId":"u","event":"Any"}"#);
+        let request = Request::post("/v1/track").body(body).expect("it is a request");
+        let state = AppState::new(LogContext::new(None, None, None));
+        let response = answer(door, state, Instant::now() + Duration::from_secs(9), request).await;
+        assert_eq!(response.status(), 500);
+    }
 
     #[test]
     fn nothing_of_the_platform_goes_further_than_who_sent_the_request() {

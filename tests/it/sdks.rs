@@ -16,6 +16,8 @@ use serde_json::{Map, Number, Value, json};
 
 use crate::support::bigquery::BigQuery;
 use crate::support::tools::{has_chromium, has_node, is_there, python, sdks};
+#[cfg(unix)]
+use crate::support::vercel::Function;
 use crate::support::{Binary, Fake};
 
 const WRITE_KEY: &str = "test_write_key";
@@ -98,6 +100,29 @@ fn the_shipped_file_makes_each_event_of_analytics_node_a_row_of_bigquery_as_the_
         }
         assert_eq!(parse(row["context"].as_str().unwrap())["library"]["name"], sdk.library);
         assert!(row["timestamp"].is_string());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn each_event_of_analytics_node_arrives_once_by_way_of_a_vercel_function_with_each_ack() {
+    let Some(command) = node_driver("node.mjs") else { return };
+    let sdk = Sdk { command, library: "@segment/analytics-node", native: js_values(), enriches_pages: true };
+    for ack in ["queued", "delivered"] {
+        let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::start());
+        let source = format!("[sources.web]\nwrite_keys = [\"{WRITE_KEY}\"]\n[queue]\nack = \"{ack}\"\n");
+        let function = Function::start(&format!("{source}[destinations.fake]\nurl = \"{}\"\n", fake.url()));
+        function.suspend_between_requests();
+
+        let report = run(&sdk, &function.front(), dir.path());
+        assert_all_calls_made(&report);
+        wait_until("the service has every event", || fake.bodies().len() >= report.sent.len());
+        thread::sleep(QUIET);
+
+        let events = by_id(&fake.bodies(), "messageId");
+        let sent: BTreeSet<String> = report.sent.iter().map(|call| text_of(call, "messageId")).collect();
+        assert_eq!(events.keys().cloned().collect::<BTreeSet<_>>(), sent, "log:\n{}", function.log());
+        assert!(function.suspended() > 0, "it never slept");
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! With `LIBROSEG_FUNCTION=PATH` another executable is started: one that `vercel build` has made (`tests/vercel/build.sh`).
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -268,6 +270,28 @@ async fn without_a_file_the_one_that_is_built_in_is_in_force() {
     function.ended(heard.request).await;
     assert!(function.log().contains("Seen In The Log"), "{}", function.log());
     assert!(!function.folder().join("data").exists(), "it wrote to a disk");
+}
+
+#[test]
+fn the_repository_is_what_vercel_builds_a_function_from() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    // Each of these changes what is built, or publishes the source: docs/vercel.md, "Deploy".
+    for absent in ["api", "build.sh", "Dockerfile.vercel", "Containerfile.vercel", ".cargo/config.toml"] {
+        assert!(!root.join(absent).exists(), "{absent} is there");
+    }
+    let vercel: Value = serde_json::from_str(&read("vercel.json")).unwrap();
+    assert_eq!(vercel["framework"], "rust");
+    assert_eq!(vercel["rewrites"], json!([{ "source": "/(.*)", "destination": "/src/main" }]));
+    assert_eq!(vercel.get("functions"), None);
+    // 2.4.0 loses what goes on after the answer.
+    let lock = read("Cargo.lock");
+    let (_, runtime) = lock.split_once("name = \"vercel_runtime\"\nversion = \"").unwrap();
+    let version: Vec<u32> = runtime.split('"').next().unwrap().split('.').map(|part| part.parse().unwrap()).collect();
+    assert!(version >= vec![2, 4, 1], "{version:?}");
+    let manifest = read("Cargo.toml");
+    assert!(manifest.contains("\npath = \"src/main.rs\"\n") && manifest.contains("panic = \"unwind\""));
+    assert!(manifest.contains("\nvercel_runtime = \"2.4.1\""), "it is not a plain dependency");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

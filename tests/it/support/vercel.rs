@@ -8,13 +8,16 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use reqwest::header::HeaderMap;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, Method, Response, Uri};
+use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -28,9 +31,15 @@ pub(crate) struct Function {
     folder: TempDir,
     shared: Arc<Shared>,
     follower: Option<JoinHandle<()>>,
-    requests: AtomicU64,
     /// From the process's start to its `server-started`.
     pub(crate) start_up: Duration,
+}
+
+/// Whoever hands requests to it.
+#[derive(Clone)]
+struct Platform {
+    url: String,
+    shared: Arc<Shared>,
 }
 
 #[derive(Default)]
@@ -45,6 +54,7 @@ struct Shared {
 #[derive(Default)]
 struct Open {
     count: usize,
+    begun: u64,
     suspends: Option<u32>,
     suspended: usize,
 }
@@ -90,9 +100,8 @@ impl Function {
         let port = free_port();
         let mut command = Binary::command();
         if let Some(built) = executable() {
-            let mut other = Command::new(&built);
-            other.env_remove("LIBROSEG_CONFIG").current_dir(folder.path());
-            command = other;
+            command = Command::new(built);
+            command.env_remove("LIBROSEG_CONFIG");
         }
         let begun = Instant::now();
         let mut child = command
@@ -126,9 +135,8 @@ impl Function {
         let Ok(told) = told else { panic!("it never started:\n{}", shared.log.lock().unwrap()) };
         assert_eq!(told, u64::from(port));
         let url = format!("http://127.0.0.1:{port}");
-        let (client, requests) = (super::client(), AtomicU64::new(100));
-        let start_up = begun.elapsed();
-        Self { child, url, client, folder, shared, follower: Some(follower), requests, start_up }
+        let (client, start_up) = (super::client(), begun.elapsed());
+        Self { child, url, client, folder, shared, follower: Some(follower), start_up }
     }
 
     /// From now on the process is stopped whenever no invocation is open.
@@ -148,27 +156,33 @@ impl Function {
 
     /// The same, from a sender that hangs up when it has waited long enough.
     pub(crate) async fn send(&self, path: &str, body: &Value, patience: Duration) -> reqwest::Result<Heard> {
-        let request = self.requests.fetch_add(1, Ordering::Relaxed);
-        self.shared.begin();
-        let sent = self
-            .client
-            .post(format!("{}{path}", self.url))
-            .basic_auth("test_write_key", Some(""))
-            .header("x-vercel-internal-invocation-id", format!("invocation-{request}"))
-            .header("x-vercel-internal-request-id", request)
-            .header("x-vercel-oidc-token", TOKEN)
-            .header("x-vercel-ip-city", "Testville")
-            .header("x-real-ip", SENDER)
-            .header("x-forwarded-for", SENDER)
-            .header("x-forwarded-host", "events.example.com")
-            .header("x-forwarded-proto", "https")
-            .body(body.to_string())
-            .timeout(patience);
-        let response = sent.send().await?;
+        let sent = self.client.post(format!("{}{path}", self.url)).basic_auth("test_write_key", Some(""));
+        let (request, sent) = self.platform().mark(sent.body(body.to_string()));
+        let response = sent.timeout(patience).send().await?;
         let at = Instant::now();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = serde_json::from_str(&response.text().await?).unwrap();
         Ok(Heard { request, status, headers, body, at })
+    }
+
+    /// An address for SDKs: what comes there is handed to the function as Vercel does.
+    pub(crate) fn front(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let front = Router::new().fallback(hand_on).layer(DefaultBodyLimit::disable()).with_state(self.platform());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                axum::serve(listener, front).await.unwrap();
+            });
+        });
+        format!("http://{address}")
+    }
+
+    fn platform(&self) -> Platform {
+        Platform { url: self.url.clone(), shared: Arc::clone(&self.shared) }
     }
 
     pub(crate) async fn track(&self, id: &str, event: &str) -> Heard {
@@ -220,13 +234,54 @@ impl Drop for Function {
     }
 }
 
+impl Platform {
+    /// Opens an invocation for a request, and says so in its headers.
+    fn mark(&self, request: RequestBuilder) -> (u64, RequestBuilder) {
+        let number = self.shared.begin();
+        let marked = request
+            .header("x-vercel-internal-invocation-id", format!("invocation-{number}"))
+            .header("x-vercel-internal-request-id", number)
+            .header("x-vercel-oidc-token", TOKEN)
+            .header("x-vercel-ip-city", "Testville")
+            .header("x-real-ip", SENDER)
+            .header("x-forwarded-for", SENDER)
+            .header("x-forwarded-host", "events.example.com")
+            .header("x-forwarded-proto", "https");
+        (number, marked)
+    }
+}
+
+async fn hand_on(
+    State(platform): State<Platform>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    let mut headers = headers;
+    for hop in ["host", "connection", "content-length", "transfer-encoding"] {
+        headers.remove(hop);
+    }
+    let request = super::client().request(method, format!("{}{uri}", platform.url)).headers(headers).body(body);
+    let (_, request) = platform.mark(request);
+    let answer = request.send().await.unwrap();
+    let mut response = Response::builder().status(answer.status());
+    for (name, value) in answer.headers().iter().filter(|(name, _)| *name != "transfer-encoding") {
+        response = response.header(name, value);
+    }
+    response.body(Body::from(answer.bytes().await.unwrap())).unwrap()
+}
+
 impl Shared {
-    fn begin(&self) {
+    /// Opens an invocation, and wakes the process.
+    fn begin(&self) -> u64 {
         let mut open = self.open.lock().unwrap();
         if let (0, Some(process)) = (open.count, open.suspends) {
             send_signal(process, "CONT");
         }
         open.count += 1;
+        open.begun += 1;
+        open.begun
     }
 
     fn end(&self, request: u64) {
