@@ -38,7 +38,7 @@ function="$output/functions/src/main.func"
 if [[ -d "$output/static" ]]; then
   [[ -z "$(find "$output/static" -type f)" ]] || { echo "the source is published: $output/static" >&2; exit 1; }
 fi
-files="$(find "$function" -type f -printf '%f\n' | sort | tr '\n' ' ')"
+files="$(find "$function" -type f -printf '%f\n' | LC_ALL=C sort | tr '\n' ' ')"
 [[ "$files" == ".vc-config.json executable " ]] || { echo "the function is $files" >&2; exit 1; }
 stat --format='%s bytes: %n' "$function/executable"
 
