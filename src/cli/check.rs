@@ -21,7 +21,7 @@ use super::ask::counted;
 use super::doctor::{self, Round, Visit};
 use super::{DONE, UNABLE, WRONG, env_file};
 use crate::config::{self, Code, Diagnostic, Environment, Severity, Target, Unset};
-use crate::plan::{Plan, QueueKind, QueueSettings};
+use crate::plan::{Plan, QueueAck, QueueKind, QueueSettings};
 use crate::rehearse;
 use crate::reload;
 use crate::vercel;
@@ -448,7 +448,10 @@ impl Summary {
     fn what_a_200_means(&self) -> String {
         match self.queue.kind {
             QueueKind::Disk => format!("queue on disk ({}): a 200 is durable", self.queue.dir.display()),
-            QueueKind::Memory => "queue in memory: a 200 does not outlive the process".to_owned(),
+            QueueKind::Memory => match self.queue.ack {
+                QueueAck::Queued => "queue in memory: a 200 does not outlive the process".to_owned(),
+                QueueAck::Delivered => "queue in memory: a 200 comes after the delivery".to_owned(),
+            },
         }
     }
 }

@@ -63,6 +63,17 @@ fn the_check_says_where_the_queue_is_and_what_a_200_means() {
 }
 
 #[test]
+fn a_check_says_what_a_200_means_with_ack_delivered_and_that_vercel_needs_no_type() {
+    let (folder, _) = file(&GOOD.replace("type = \"memory\"", "type = \"memory\"\nack = \"delivered\""));
+    let output = run(folder.path(), &["--check"]);
+    assert!(stdout(&output).contains("queue in memory: a 200 comes after the delivery"), "{}", stdout(&output));
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/libroseg.toml");
+    let output = run(folder.path(), &["check", "--target", "vercel", shipped]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    assert!(stdout(&output).contains("queue in memory: a 200 does not outlive the process"), "{}", stdout(&output));
+}
+
+#[test]
 fn a_wrong_file_is_checked_with_exit_code_1_and_every_mistake_at_once() {
     let (folder, _) =
         file(&GOOD.replace("type = \"stdout\"", "typ = \"stdout\"\nurl = \"{{ env.NOPE }}/{{ userid }}\""));
