@@ -315,7 +315,11 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
         responses,
         retry,
         limit,
-        timeout: timeout.unwrap_or(Some(TIMEOUT))?,
+        timeout: timeout.unwrap_or(Some(if written_as == Some(Type::BigQuery) {
+            bigquery::TIMEOUT
+        } else {
+            TIMEOUT
+        }))?,
         waiting_max: waiting_max.unwrap_or(Some(WAITING_MAX))?,
         order_by: match order_by {
             Some(order_by) => Some(order_by?),

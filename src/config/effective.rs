@@ -237,7 +237,11 @@ impl Walk<'_> {
             None => {
                 let place = entry.map(|(key, value)| self.finder.place(&key.span(), value));
                 let word = table.and_then(|table| table.get("type")?.get_ref().as_str()).unwrap_or("disk");
-                let settings = self.settings(&At::top(what, word, name), table);
+                let mut settings = self.settings(&At::top(what, word, name), table);
+                if name == "queue" && table.is_none_or(|table| !table.contains_key("type")) {
+                    // Where nothing is said, the place decides, and this is one with a disk.
+                    settings.splice(0..0, default("type", "queue.type", &quoted(word)));
+                }
                 self.push(format!("[{name}]"), name.to_owned(), place, settings);
             }
         }
