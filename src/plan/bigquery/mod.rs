@@ -1,7 +1,7 @@
 //! BigQuery: which table a row goes to, what the table looks like, and what its service answers.
 //!
 //! A row travels in a request of `tabledata.insertAll`
-//! (<https://cloud.google.com/bigquery/docs/reference/rest/v2/tabledata/insertAll>, read 2026-11-26). [`column`] is what a
+//! (<https://cloud.google.com/bigquery/docs/reference/rest/v2/tabledata/insertAll>, read 2026-11-26). [`mod@column`] is what a
 //! table is declared to have, [`row`] writes a row as its columns want it, [`verdict`] reads the answers, [`growth`] says
 //! which columns a table lacks, [`drift`] how it differs from what is declared, and [`ddl`] tells people. Nothing here sends: that is the sink's.
 
