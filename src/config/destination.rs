@@ -290,7 +290,9 @@ fn read_body(around: &Surroundings<'_>, field: &Field<'_>, table: &Table<'_>) ->
         Some(Type::BigQuery) => body_compression(expressions, table, &auth, read, Compression::Gzip),
         Some(Type::File | Type::Stdout) | None => Compression::None,
     };
-    let has_one_table = read.iter().all(|rule| rule.request.insert.iter().all(|insert| insert.table.is_constant()));
+    let tables = read.iter().filter_map(|rule| rule.request.insert.as_ref()).map(|insert| insert.table.constant());
+    let tables: Option<Vec<_>> = tables.collect();
+    let has_one_table = tables.is_some_and(|tables| tables.windows(2).all(|pair| pair[0] == pair[1]));
     table.finish();
     Some(Destination {
         name: DestinationName::from(field.name),

@@ -299,6 +299,25 @@ async fn each_event_may_have_a_table_of_its_own_and_one_that_is_missing_delays_o
 }
 
 #[tokio::test]
+async fn a_table_that_one_rule_lacks_does_not_hold_up_those_of_the_others() {
+    let server = BigQuery::start();
+    with_columns(&server, TABLE, &[("id", "STRING")]);
+    let own = "row = { id = \"{{ messageId }}\" }\n\
+               [[destinations.bq.rules]]\non = \"identify\"\ntable = \"people\"\n\
+               [[destinations.bq.rules]]\non = \"track\"\ntable = \"all\"";
+    let app = app(&server, own).await;
+    let person = json!({ "type": "identify", "userId": "u", "messageId": "p" });
+    send(&app, &[person, track("a", &json!({}))]).await;
+    app.run_for(Duration::from_secs(5)).await;
+    send(&app, &[track("b", &json!({}))]).await;
+    app.run_for(Duration::from_secs(5)).await;
+    assert_eq!(ids(&server, TABLE), set(&["a", "b"]));
+    with_columns(&server, "acme.events.people", &[("id", "STRING")]);
+    app.run_for(Duration::from_mins(3)).await;
+    assert_eq!(ids(&server, "acme.events.people"), set(&["p"]));
+}
+
+#[tokio::test]
 async fn rows_of_one_event_never_share_an_id() {
     let server = BigQuery::start();
     with_columns(&server, TABLE, &[("sku", "STRING")]);
