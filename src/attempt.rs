@@ -188,6 +188,19 @@ impl Attempts {
 // === impl Outcome, Failure, SentRequest, Reason ===
 
 impl Outcome {
+    /// The same, with what went wrong told otherwise.
+    #[must_use]
+    pub fn map_failure(self, tell: impl FnOnce(Failure) -> Failure) -> Self {
+        match self {
+            Self::Delivered | Self::Dropped => self,
+            Self::Failed(failure) => Self::Failed(tell(failure)),
+            Self::Held(failure) => Self::Held(tell(failure)),
+            Self::Split(failure) => Self::Split(tell(failure)),
+            Self::Unauthorized(failure) => Self::Unauthorized(tell(failure)),
+            Self::Refused(failure) => Self::Refused(tell(failure)),
+        }
+    }
+
     /// What went wrong, if anything did.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {

@@ -57,16 +57,17 @@ impl Destination {
         if is_plain && self.responses.is_empty() && is_success(status) {
             return vec![Outcome::Delivered; items];
         }
-        let failure = self.redacted(&failure_of(status, headers, body, now));
+        let secrets = self.secrets();
+        let failure = redacted(&secrets, failure_of(status, headers, body, now));
         let by_rules = if self.responses.is_empty() {
             None
         } else {
-            self.judge_by_rules(reply_json(status, headers, body), items, status, &failure)
+            self.judge_by_rules(reply_json(status, headers, body), items, status, &failure, &secrets)
         };
         by_rules.unwrap_or_else(|| match &self.kind {
             DestinationKind::BigQuery(settings) => {
                 let outcomes = settings.judge(status, body, items, failure, news);
-                outcomes.into_iter().map(|outcome| self.redacted_outcome(outcome)).collect()
+                outcomes.into_iter().map(|outcome| outcome.map_failure(|failure| redacted(&secrets, failure))).collect()
             }
             DestinationKind::Http | DestinationKind::File(_) | DestinationKind::Stdout => {
                 vec![judge_status(status, items, failure); items]
@@ -74,32 +75,30 @@ impl Destination {
         })
     }
 
-    fn judge_by_rules(&self, reply: Json, items: usize, status: u16, failure: &Failure) -> Option<Vec<Outcome>> {
+    fn judge_by_rules(
+        &self,
+        reply: Json,
+        items: usize,
+        status: u16,
+        failure: &Failure,
+        secrets: &Secrets,
+    ) -> Option<Vec<Outcome>> {
         let scope = Scope::reply(&self.names, Arc::new(reply));
         let detail = format!("status {status}: {}", failure.detail);
-        let secrets = self.secrets();
         let failure = Failure { reason: Reason::Response, detail, ..failure.clone() };
-        self.responses.iter().find_map(|rule| match rule.judge(&scope, &secrets, items, &failure) {
+        self.responses.iter().find_map(|rule| match rule.judge(&scope, secrets, items, &failure) {
             Ok(outcomes) => outcomes,
-            Err(error) => Some(vec![Outcome::Failed(self.redacted(&rule_failed(&error, &failure))); items]),
+            Err(error) => Some(vec![Outcome::Failed(redacted(secrets, rule_failed(&error, &failure))); items]),
         })
     }
 
-    fn redacted_outcome(&self, outcome: Outcome) -> Outcome {
-        let redacted = |failure: &Failure| self.redacted(failure);
-        match &outcome {
-            Outcome::Delivered | Outcome::Dropped => outcome,
-            Outcome::Failed(failure) => Outcome::Failed(redacted(failure)),
-            Outcome::Held(failure) => Outcome::Held(redacted(failure)),
-            Outcome::Split(failure) => Outcome::Split(redacted(failure)),
-            Outcome::Unauthorized(failure) => Outcome::Unauthorized(redacted(failure)),
-            Outcome::Refused(failure) => Outcome::Refused(redacted(failure)),
-        }
-    }
-
     fn redacted(&self, failure: &Failure) -> Failure {
-        Failure { detail: self.secrets().excerpt(&failure.detail), ..failure.clone() }
+        redacted(&self.secrets(), failure.clone())
     }
+}
+
+fn redacted(secrets: &Secrets, failure: Failure) -> Failure {
+    Failure { detail: secrets.excerpt(&failure.detail), ..failure }
 }
 
 /// The general table, for replies that no rule of the file speaks of.

@@ -14,14 +14,16 @@ use tokio::sync::Mutex;
 
 use super::Sink;
 use super::http::Http;
+use crate::attempt::{Failure, Reason};
 use crate::plan::bigquery::growth::{Grown, grow, paths};
 use crate::plan::bigquery::verdict::Wish;
 use crate::plan::bigquery::{BigQuery as Settings, Shape, TableAddress, TableNews, dataset_json};
-use crate::plan::{Reply, Request};
+use crate::plan::{Destination, Reply, Request, RuleError};
 
 /// The connections of one destination, and what was done about its tables.
 pub struct BigQuery {
     http: Http,
+    destination: Arc<Destination>,
     settings: Settings,
     tables: Mutex<Tables>,
 }
@@ -66,22 +68,43 @@ impl Done {
 impl BigQuery {
     /// A client for the tables of one destination.
     #[must_use]
-    pub fn new(http: Http, settings: Settings) -> Self {
-        Self { http, settings, tables: Mutex::default() }
+    pub fn new(http: Http, destination: Arc<Destination>, settings: Settings) -> Self {
+        Self { http, destination, settings, tables: Mutex::default() }
     }
 
     async fn insert(&self, request: Request, now: Timestamp) -> Reply {
-        let reply = self.http.send(request.clone(), now).await;
-        let Reply::Answered { status, headers, body, .. } = &reply else { return reply };
-        let wish = self.settings.wish(*status, body);
-        let (Some(shape), Some(address)) = (request.shape.clone(), TableAddress::from_insert_url(&request.url)) else {
-            return reply;
-        };
-        if wish == Wish::Nothing {
-            return reply;
+        if !self.settings.tends_tables() {
+            return self.http.send(request, now).await;
         }
-        let news = self.tend(&wish, &Table { request: &request, shape, address, now }).await;
-        Reply::Answered { status: *status, headers: headers.clone(), body: body.clone(), news: Some(Box::new(news)) }
+        let reply = self.http.send(request.clone(), now).await;
+        let Reply::Answered { status, headers, body, .. } = reply else { return reply };
+        let wish = self.settings.wish(status, &body);
+        let news = if wish == Wish::Nothing { None } else { self.news(&wish, &request, now).await };
+        Reply::Answered { status, headers, body, news: news.map(Box::new) }
+    }
+
+    /// What becomes of a table because of an answer; `None`: the request was not for one.
+    async fn news(&self, wish: &Wish, request: &Request, now: Timestamp) -> Option<TableNews> {
+        let (shape, address) = (request.shape.clone()?, TableAddress::from_insert_url(&request.url)?);
+        Some(self.tend(wish, &Table { request, shape, address, now }).await)
+    }
+
+    /// Asks about a table, or changes it, as the one by whom its rows are sent.
+    async fn ask(
+        &self,
+        table: &Table<'_>,
+        method: &str,
+        url: String,
+        body: Option<&Json>,
+        headers: &[(&str, &str)],
+    ) -> Reply {
+        let question = self.destination.question(method, url, body, table.request.timeout, table.now);
+        let own = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let question = question.map(|mut question| {
+            question.headers.extend(own);
+            question
+        });
+        answer(&self.http, question, table.now).await
     }
 
     /// Makes or extends a table, unless that was done just now. One at a time: others may want the same.
@@ -105,24 +128,21 @@ impl BigQuery {
     /// Makes a table; where its dataset is missing as well, and we know where it belongs, that first.
     async fn make(&self, table: &Table<'_>) -> TableNews {
         let declared = table.shape.table_json(&table.address);
-        let create = || table.ask("POST", table.address.tables_url(), Some(&declared), &[]);
-        let made = self.http.send(create(), table.now).await;
+        let create = || self.ask(table, "POST", table.address.tables_url(), Some(&declared), &[]);
+        let made = create().await;
         let Some(location) = self.settings.location.as_ref().filter(|_| status_of(&made) == Some(404)) else {
             return news(&made, Vec::new());
         };
         let dataset = dataset_json(&table.address, location);
-        let created = self.http.send(table.ask("POST", table.address.datasets_url(), Some(&dataset), &[]), table.now);
-        match created.await {
-            created if matches!(status_of(&created), Some(200..=299 | 409)) => {
-                news(&self.http.send(create(), table.now).await, Vec::new())
-            }
+        match self.ask(table, "POST", table.address.datasets_url(), Some(&dataset), &[]).await {
+            created if matches!(status_of(&created), Some(200..=299 | 409)) => news(&create().await, Vec::new()),
             refused => news(&refused, Vec::new()),
         }
     }
 
     /// Adds to a table the columns that are declared, or that these rows have, and it has not.
     async fn extend(&self, table: &Table<'_>, rows: &[usize]) -> TableNews {
-        let live = self.http.send(table.ask("GET", table.address.url(), None, &[]), table.now).await;
+        let live = self.ask(table, "GET", table.address.url(), None, &[]).await;
         let Some(live_table) = json_of(&live) else { return news(&live, Vec::new()) };
         let Grown { fields, is_new } = table.grown(&live_table, rows);
         let columns = paths(&fields);
@@ -131,8 +151,7 @@ impl BigQuery {
         }
         let etag = live_table["etag"].as_str().map(|etag| ("if-match", etag));
         let change = json!({ "schema": { "fields": fields } });
-        let patch = table.ask("PATCH", table.address.url(), Some(&change), etag.as_slice());
-        news(&self.http.send(patch, table.now).await, columns)
+        news(&self.ask(table, "PATCH", table.address.url(), Some(&change), etag.as_slice()).await, columns)
     }
 }
 
@@ -153,18 +172,6 @@ struct Table<'r> {
 // === impl Table ===
 
 impl Table<'_> {
-    /// A request about the table, by whom the rows were sent.
-    fn ask(&self, method: &str, url: String, body: Option<&Json>, headers: &[(&str, &str)]) -> Request {
-        let is_kept = |(name, _): &&(String, String)| matches!(name.as_str(), "authorization" | "x-goog-user-project");
-        let own = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let mut headers: Vec<_> = self.request.headers.iter().filter(is_kept).cloned().chain(own).collect();
-        if body.is_some() {
-            headers.push(("content-type".to_owned(), "application/json".to_owned()));
-        }
-        let body = body.map(|body| body.to_string().into());
-        Request { method: method.to_owned(), url, headers, body, shape: None, ..self.request.clone() }
-    }
-
     fn grown(&self, live: &Json, rows: &[usize]) -> Grown {
         let sent: Json =
             self.request.plain_body().and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default();
@@ -195,6 +202,14 @@ fn news(reply: &Reply, columns: Vec<String>) -> TableNews {
         Reply::Written => (None, String::new()),
     };
     TableNews { status, said, columns }
+}
+
+/// What is answered to a question, which may be one that cannot be asked.
+pub(super) async fn answer(http: &Http, question: Result<Request, RuleError>, now: Timestamp) -> Reply {
+    match question {
+        Ok(request) => http.send(request, now).await,
+        Err(error) => Reply::Unsendable(Failure::new(Reason::Mapping, error.to_string())),
+    }
 }
 
 /// What an error of the service says, or the text that came instead.

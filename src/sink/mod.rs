@@ -71,11 +71,11 @@ impl Sinks {
     ///
     /// # Errors
     /// When TLS or the HTTP client cannot be set up.
-    pub fn open(&self, destination: &Destination) -> Result<Arc<dyn Sink>, SinkError> {
+    pub fn open(&self, destination: &Arc<Destination>) -> Result<Arc<dyn Sink>, SinkError> {
         let sink: Arc<dyn Sink> = match &destination.kind {
             DestinationKind::Http => Arc::new(self.http(destination)?),
             DestinationKind::BigQuery(settings) => {
-                Arc::new(bigquery::BigQuery::new(self.http(destination)?, settings.clone()))
+                Arc::new(bigquery::BigQuery::new(self.http(destination)?, Arc::clone(destination), settings.clone()))
             }
             DestinationKind::File(settings) => Arc::new(file::File::new(settings.clone())),
             DestinationKind::Stdout => Arc::new(stdout::Stdout),

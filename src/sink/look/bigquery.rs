@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use super::super::bigquery::{json_of, message_of, status_of};
+use super::super::bigquery::{answer, json_of, message_of, status_of};
 use super::super::http::Http;
-use super::super::{Sink as _, SinkError, Sinks};
+use super::super::{SinkError, Sinks};
 use super::{CREDENTIALS, Look, said};
-use crate::attempt::{Failure, Reason};
 use crate::plan::auth::TokenSource;
 use crate::plan::bigquery::{BigQuery as Settings, NamedTable, SCOPE_TABLES, TableAddress};
-use crate::plan::{Auth, Destination, Finding, Grade, Reply};
+use crate::plan::{Auth, Destination, Finding, Grade, Reply, Request};
 
 /// Somebody who asks.
 struct Asker<'a> {
@@ -121,13 +120,9 @@ impl Asker<'_> {
     }
 
     async fn ask(&self, method: &str, url: String, body: Option<&Json>) -> Reply {
-        match self.destination.question(method, url, body, self.look.timeout, self.look.now) {
-            Ok(mut request) => {
-                request.token = request.token.and(self.source.clone());
-                self.http.send(request, self.look.now).await
-            }
-            Err(error) => Reply::Unsendable(Failure::new(Reason::Mapping, error.to_string())),
-        }
+        let question = self.destination.question(method, url, body, self.look.timeout, self.look.now);
+        let question = question.map(|question| Request { token: question.token.and(self.source.clone()), ..question });
+        answer(&self.http, question, self.look.now).await
     }
 
     // --- the dataset
