@@ -19,7 +19,7 @@ use clap::{Args, ValueEnum};
 
 use super::ask::counted;
 use super::doctor::{self, Round, Visit};
-use super::{DONE, UNABLE, WRONG, env_file};
+use super::{DONE, UNABLE, WRONG, duration, env_file};
 use crate::config::{self, Code, Diagnostic, Environment, Severity, Target, Unset};
 use crate::plan::{Plan, QueueAck, QueueKind, QueueSettings};
 use crate::rehearse;
@@ -133,8 +133,6 @@ struct Told {
     denied: usize,
     /// What it sets up, unless it has errors.
     summary: Option<Summary>,
-    /// The statements that make its tables, each once.
-    ddl: Vec<String>,
     /// What it means, unless it has errors.
     plan: Option<Plan>,
     /// What was found where it matters, if somebody looked.
@@ -247,7 +245,6 @@ fn check(path: &Path, options: &Options, variables: &BTreeMap<String, String>) -
     let result = match reload::check(path, &environment) {
         Ok((text, result)) => {
             let mut summary = result.as_ref().ok().map(|compiled| Summary::of(&compiled.plan));
-            let ddl = result.as_ref().map(|compiled| statements(&compiled.plan)).unwrap_or_default();
             let odd = |compiled: config::Compiled| ([compiled.warnings, compiled.notes].concat(), Some(compiled.plan));
             let (mut diagnostics, plan) = result.map_or_else(|mistakes| (mistakes, None), odd);
             diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
@@ -259,14 +256,14 @@ fn check(path: &Path, options: &Options, variables: &BTreeMap<String, String>) -
             summary = summary.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
             diagnostics.retain(|diagnostic| diagnostic.is_error() || !options.allows(diagnostic.code));
             let denied = diagnostics.iter().filter(|diagnostic| options.denies(diagnostic)).count();
-            Ok(Told { text, diagnostics, denied, summary, ddl, plan, online: None })
+            Ok(Told { text, diagnostics, denied, summary, plan, online: None })
         }
         Err(error) => Err(std::error::Error::source(&error).unwrap_or(&error).to_string()),
     };
     File { name: path.display().to_string(), result }
 }
 
-/// What makes the tables of a plan.
+/// The statements that make the tables of a plan, each once.
 fn statements(plan: &Plan) -> Vec<String> {
     let declared = plan.destinations.iter().flat_map(|destination| {
         let tables = destination.tables().into_iter().filter(|table| !table.shape.columns.is_empty());
@@ -279,8 +276,8 @@ fn statements(plan: &Plan) -> Vec<String> {
 
 /// All statements; whoever finds none is told why.
 fn ddl(files: &[File]) -> String {
-    let all = files.iter().filter_map(|file| file.result.as_ref().ok()).flat_map(|told| &told.ddl);
-    let all: Vec<&str> = all.map(String::as_str).collect();
+    let plans = files.iter().filter_map(|file| file.result.as_ref().ok()?.plan.as_ref());
+    let all: Vec<String> = plans.flat_map(statements).collect();
     if all.is_empty() {
         super::note(format_args!("no `schema` of a BigQuery destination that is on declares a table"));
     }
@@ -307,10 +304,6 @@ fn kinds(with_all: bool) -> PossibleValuesParser {
     let all = with_all.then_some(ALL_WARNINGS);
     let kinds = Code::ALL.iter().filter(|code| code.severity() != Severity::Error).map(|code| code.as_str());
     PossibleValuesParser::new(all.into_iter().chain(kinds))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    config::units::duration(text).map_err(|wrong| wrong.message)
 }
 
 // === impl Options ===

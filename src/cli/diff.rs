@@ -13,10 +13,10 @@ use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use self::events::Tally;
-use super::{DONE, UNABLE, WRONG, env_file};
+use super::{DONE, Format, UNABLE, WRONG, env_file};
 use crate::config::{self, Change, Changes, Environment, Places, Section, Style, Unset};
 use crate::plan::{Destination, Plan};
 use crate::reload;
@@ -68,16 +68,6 @@ pub(super) struct Options {
     /// Read variables from a file of KEY=VALUE lines; they lie over those of the environment
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-}
-
-/// What the answer looks like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Human,
-    /// One JSON object
-    Json,
 }
 
 /// One of the two files.

@@ -19,7 +19,6 @@ use tokio::net::TcpListener;
 use super::ask::{clean, counted};
 use super::{check, queue, serve};
 use crate::clock::Clock;
-use crate::config::units;
 use crate::ingest::{Probe, Tls};
 use crate::plan::{Destination, DestinationKind, Finding, Grade, Metrics, Plan, QueueKind, QueueSettings, Server};
 use crate::queue::disk;
@@ -103,7 +102,7 @@ pub(super) fn run(files: &[PathBuf], options: &Options, variables: &BTreeMap<Str
 
 /// The longest that a step may take.
 pub(super) fn timeout(text: &str) -> Result<Duration, String> {
-    let timeout = units::duration(text).map_err(|wrong| wrong.message)?;
+    let timeout = super::duration(text)?;
     if timeout.is_zero() { Err("nothing is done in no time".to_owned()) } else { Ok(timeout) }
 }
 

@@ -13,11 +13,11 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
-use super::{DONE, UNABLE, WRONG, env_file};
+use super::{DONE, Format, UNABLE, WRONG, env_file};
 use crate::attempt::DestinationName;
 use crate::clock::Clock;
 use crate::config::{self, Code, Diagnostic, Environment, Places, Style, Unset};
@@ -67,16 +67,6 @@ pub(super) struct Options {
     /// What the answer on stdout looks like
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     format: Format,
-}
-
-/// What the answer looks like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Human,
-    /// One JSON object
-    Json,
 }
 
 /// Everything there is to tell.

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{DONE, WRONG, serve};
-use crate::config::units;
+use super::{DONE, WRONG, duration, serve};
 use crate::ingest::Probe;
 use crate::reload;
 
@@ -34,10 +33,6 @@ pub(super) struct Options {
     /// How long the answer may take
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "3s")]
     timeout: Duration,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    units::duration(text).map_err(|wrong| wrong.message)
 }
 
 /// Asks once. Answers the exit code: Docker knows 0 and 1 only.

@@ -27,10 +27,12 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use self::ask::Asker;
+use crate::config::units;
 use crate::telemetry::{self, LogFormat};
 use crate::vercel;
 
@@ -188,6 +190,21 @@ fn variables() -> BTreeMap<String, String> {
 /// Tells people something on stderr, whether or not anybody reads it: it must not change how a command ends.
 fn note(line: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// What an answer looks like that people and programs ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Human,
+    /// One JSON object
+    Json,
+}
+
+/// A duration of the command line, as the file has them: `10s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).map_err(|wrong| wrong.message)
 }
 
 /// Prints an answer. A reader that left early has seen enough; anything else means that it could not be given.
