@@ -19,6 +19,7 @@ use super::spelling::nearest;
 use super::table::{Field, Table, Text};
 use crate::expr::template::Template;
 use crate::plan::bigquery::column::{SCALARS, find};
+use crate::plan::bigquery::ddl::sql_type;
 use crate::plan::bigquery::growth::is_name;
 use crate::plan::bigquery::table::IdOf;
 use crate::plan::bigquery::{
@@ -51,8 +52,7 @@ pub(super) const EXPIRES: RangeInclusive<Duration> = Duration::from_hours(1)..=D
 const CLUSTER_MAX: usize = 4;
 
 /// Batches when the file does not say: 500 rows are recommended, and 10 MB are refused.
-pub(super) const BATCH: BatchDefaults =
-    BatchDefaults { events_max: 500, bytes_max: 9_000_000, age_max: Duration::from_secs(1) };
+pub(super) const BATCH: BatchDefaults = BatchDefaults { events: 500, bytes: 9_000_000, age: Duration::from_secs(1) };
 
 /// The longest wait for another try when the file does not say: an id is remembered for a minute at least, and a row whose
 /// answer was lost is to come again within it.
@@ -117,7 +117,7 @@ pub(super) fn insert(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, see
     let shape = shape(expressions, layers);
     let row = row(expressions, layers, sees);
     if let (Some(shape), Some(field)) = (&shape, layers.get("row")) {
-        check_row(expressions, &field, row.as_ref(), shape);
+        check_row(expressions, &field, row.is_some(), shape);
     }
     Some(RequestTemplate {
         method: "POST".to_owned(),
@@ -220,13 +220,7 @@ fn row(expressions: &Expressions<'_>, layers: &Layers<'_, '_>, sees: Sees) -> Op
         expressions.findings.add(missing.help("write `row = { message_id = \"{{ messageId }}\", … }`"));
         return None;
     };
-    let is_row = match field.raw() {
-        DeValue::Table(_) => true,
-        DeValue::String(text) => has_braces(text),
-        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) => {
-            false
-        }
-    };
+    let is_row = field.raw().as_table().is_some() || field.raw().as_str().is_some_and(has_braces);
     if !is_row {
         expressions
             .findings
@@ -301,22 +295,14 @@ fn column(expressions: &Expressions<'_>, entry: &Field<'_>) -> Option<Column> {
         let error = Diagnostic::error(Code::BadName, entry.key_span(), message);
         expressions.findings.add(error.help("letters, digits and `_` are always right"));
     }
-    let (kind, description) = match entry.raw() {
-        DeValue::Table(_) => {
-            let table = entry.table("a column")?;
-            let kind = table.require("type", "for example `type = \"STRING\"`");
-            let description = table.get("description").map(|field| field.text().map(|text| text.value.to_owned()));
-            table.finish();
-            (kind?.text_as("a type such as \"STRING\"")?, description.unwrap_or(Some(String::new()))?)
-        }
-        DeValue::String(_)
-        | DeValue::Integer(_)
-        | DeValue::Float(_)
-        | DeValue::Boolean(_)
-        | DeValue::Datetime(_)
-        | DeValue::Array(_) => {
-            (entry.text_as("a type such as \"STRING NOT NULL\", or a table with `type`")?, String::new())
-        }
+    let (kind, description) = if entry.raw().as_table().is_some() {
+        let table = entry.table("a column")?;
+        let kind = table.require("type", "for example `type = \"STRING\"`");
+        let description = table.get("description").map(|field| field.text().map(|text| text.value.to_owned()));
+        table.finish();
+        (kind?.text_as("a type such as \"STRING\"")?, description.unwrap_or(Some(String::new()))?)
+    } else {
+        (entry.text_as("a type such as \"STRING NOT NULL\", or a table with `type`")?, String::new())
     };
     let (kind, mode) = types::parse(kind.value).map_err(|mistake| tell_of_type(expressions, &kind, mistake)).ok()?;
     let description = (!description.is_empty()).then_some(description);
@@ -342,7 +328,7 @@ fn usual_partition(columns: &[Column]) -> Option<Partition> {
 }
 
 /// `None`: a mistake; `Some(None)`: no partitions.
-#[allow(clippy::option_option, reason = "two answers")]
+#[allow(clippy::option_option, reason = "a mistake is no `false`")]
 fn read_partition(expressions: &Expressions<'_>, field: &Field<'_>, columns: &[Column]) -> Option<Option<Partition>> {
     let whole = |column| Partition { column, per: Per::Day, expire: None, requires_filter: false };
     match field.raw() {
@@ -434,7 +420,7 @@ fn declared<'c>(expressions: &Expressions<'_>, text: &Text<'_>, columns: &'c [Co
 // --- whether the row fits
 
 /// Compares a row with the columns, as far as the file alone tells.
-fn check_row(expressions: &Expressions<'_>, field: &Field<'_>, row: Option<&Mapping>, shape: &Shape) {
+fn check_row(expressions: &Expressions<'_>, field: &Field<'_>, is_whole: bool, shape: &Shape) {
     let DeValue::Table(entries) = field.raw() else { return };
     if shape.columns.is_empty() {
         return;
@@ -449,7 +435,7 @@ fn check_row(expressions: &Expressions<'_>, field: &Field<'_>, row: Option<&Mapp
     }
     let is_given = |column: &&Column| !entries.keys().any(|name| name.get_ref().eq_ignore_ascii_case(&column.name));
     let needed = |column: &&Column| column.mode == Mode::Required;
-    for column in shape.columns.iter().filter(needed).filter(is_given).filter(|_| !is_spread && row.is_some()) {
+    for column in shape.columns.iter().filter(needed).filter(is_given).filter(|_| !is_spread && is_whole) {
         let message = format!("the row has no `{}`, which the schema says is NOT NULL", column.name);
         expressions.findings.add(Diagnostic::error(Code::BadRow, field.key_span(), message));
     }
@@ -467,7 +453,7 @@ fn tell_of_column(expressions: &Expressions<'_>, entry: &Field<'_>, shape: &Shap
 
 /// What a value of the file itself is, as far as it shows.
 fn check_value(expressions: &Expressions<'_>, entry: &Field<'_>, column: &Column) {
-    let declared = crate::plan::bigquery::ddl::sql_type(&column.kind, column.mode);
+    let declared = sql_type(&column.kind, column.mode);
     let wrong = |what: &str| {
         let message = format!("`{}` is {declared}, and here is {what}", column.name);
         expressions.findings.add(entry.error(Code::BadRow, message));
@@ -486,7 +472,7 @@ fn check_value(expressions: &Expressions<'_>, entry: &Field<'_>, column: &Column
         DeValue::Table(_) => {
             if let Type::Struct(columns) = &column.kind {
                 let shape = Shape { columns: columns.clone(), ..Shape::default() };
-                check_row(expressions, entry, Some(&Mapping::Constant(String::new())), &shape);
+                check_row(expressions, entry, true, &shape);
             }
         }
         DeValue::String(text) if has_braces(text) => check_template(expressions, entry, text, column, is_json),
@@ -524,7 +510,7 @@ fn check_template(expressions: &Expressions<'_>, entry: &Field<'_>, text: &str, 
     }
     let is_compound = matches!(column.kind, Type::Struct(_)) || column.mode == Mode::Repeated;
     if is_compound && (is_text || is_json_text) {
-        let declared = crate::plan::bigquery::ddl::sql_type(&column.kind, column.mode);
+        let declared = sql_type(&column.kind, column.mode);
         let message = format!("`{}` is {declared}, and here is text", column.name);
         expressions.findings.add(entry.error(Code::BadRow, message));
     }

@@ -14,7 +14,7 @@ use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::expressions::{Expressions, Switch, Uses};
 use super::fingerprint::Fingerprint;
-use super::request::{self, BATCH_DEFAULTS, BatchOf, Layers, REQUEST_KEYS};
+use super::request::{self, BATCH_DEFAULTS, BatchDefaults, BatchOf, Layers, REQUEST_KEYS};
 use super::response;
 use super::rule::{self, MATCH_KEYS, Match};
 use super::sample;
@@ -126,7 +126,7 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_mins(15);
 
 /// A file is written in pieces of this many events, bytes and seconds.
-pub(super) const FILE_BATCH: (usize, usize, Duration) = (1_000, 1 << 20, Duration::from_secs(1));
+const FILE_BATCH: BatchDefaults = BatchDefaults { events: 1_000, bytes: 1 << 20, age: Duration::from_secs(1) };
 
 pub(super) const DELAYS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24 * 365);
 
@@ -669,14 +669,9 @@ pub(super) fn written_batch(word: &str) -> Option<[(&'static str, String); 3]> {
 
 /// Files are written in pieces whatever the file says; others send event by event unless told otherwise.
 fn usual_batch(written_as: Type) -> Option<Arc<BatchSettings>> {
-    let (events_max, bytes_max, age_max) = FILE_BATCH;
     match written_as {
-        Type::File => Some(Arc::new(BatchSettings { events_max, bytes_max, age_max, by: None, body: None })),
-        Type::BigQuery => {
-            let request::BatchDefaults { events_max, bytes_max, age_max } = bigquery::BATCH;
-            let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-            Some(Arc::new(BatchSettings { events_max, bytes_max, age_max, by: None, body: None }))
-        }
+        Type::File => Some(Arc::new(FILE_BATCH.settings())),
+        Type::BigQuery => Some(Arc::new(bigquery::BATCH.settings())),
         Type::Http | Type::Stdout => None,
     }
 }

@@ -48,16 +48,16 @@ pub(super) const BATCH_EVENTS: usize = 100;
 pub(super) const BATCH_BYTES: u64 = 1_000_000;
 pub(super) const BATCH_AGE: Duration = Duration::from_secs(1);
 
-/// What batches are where the file does not say.
+/// What batches are where the file does not say: at most so many items in one request, bytes of its body, and how long
+/// the first item waits.
 #[derive(Clone, Copy, Debug)]
-#[allow(clippy::struct_field_names, reason = "two answers")]
 pub(super) struct BatchDefaults {
-    /// Items in one request.
-    pub events_max: usize,
-    /// Bytes of its body.
-    pub bytes_max: u64,
-    /// How long the first item waits.
-    pub age_max: Duration,
+    /// Items.
+    pub events: usize,
+    /// Bytes.
+    pub bytes: u64,
+    /// The wait.
+    pub age: Duration,
 }
 
 /// What batches of one type of destination are like.
@@ -71,12 +71,27 @@ pub(super) struct BatchOf {
 
 /// Those of most services.
 pub(super) const BATCH_DEFAULTS: BatchDefaults =
-    BatchDefaults { events_max: BATCH_EVENTS, bytes_max: BATCH_BYTES, age_max: BATCH_AGE };
+    BatchDefaults { events: BATCH_EVENTS, bytes: BATCH_BYTES, age: BATCH_AGE };
 
 /// What batches may be: a body is made in memory.
 pub(super) const BATCH_EVENTS_RANGE: RangeInclusive<u64> = 1..=100_000;
 pub(super) const BATCH_BYTES_RANGE: RangeInclusive<u64> = 1..=1 << 30;
 pub(super) const BATCH_AGES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
+
+// === impl BatchDefaults ===
+
+impl BatchDefaults {
+    /// The settings that hold where nothing else is said.
+    pub(super) fn settings(self) -> BatchSettings {
+        BatchSettings {
+            events_max: self.events,
+            bytes_max: usize::try_from(self.bytes).unwrap_or(usize::MAX),
+            age_max: self.age,
+            by: None,
+            body: None,
+        }
+    }
+}
 
 // === impl Layers ===
 
@@ -325,9 +340,9 @@ fn read_batch(expressions: &Expressions<'_>, table: &Table<'_>, of: BatchOf, see
         of.has_envelope.then(|| table.get("body")).flatten().map(|field| mapping(expressions, &field, Sees::Batch));
     table.finish();
     Some(BatchSettings {
-        events_max: events_max.unwrap_or(Some(of.defaults.events_max))?,
-        bytes_max: usize::try_from(bytes_max.unwrap_or(Some(of.defaults.bytes_max))?).unwrap_or(usize::MAX),
-        age_max: age_max.unwrap_or(Some(of.defaults.age_max))?,
+        events_max: events_max.unwrap_or(Some(of.defaults.events))?,
+        bytes_max: usize::try_from(bytes_max.unwrap_or(Some(of.defaults.bytes))?).unwrap_or(usize::MAX),
+        age_max: age_max.unwrap_or(Some(of.defaults.age))?,
         by: match by {
             Some(by) => Some(by?),
             None => None,

@@ -45,7 +45,7 @@ const NEVER_SAID: [(&str, &str); 19] = [
     ("only tests note what was asked for", "why a lint is silenced"),
     ("not one condition", "`1 == 1][0`: the parser that is asked first refuses it with a place"),
     ("Invalid argument for the function ", "what the parser says, to be cut off"),
-    ("two answers", "why a lint is silenced"),
+    ("a mistake is no `false`", "why a lint is silenced"),
     ("the machine's own", "the name of a kind of credentials that no file can hold"),
     ("which {CREDENTIALS_FILE} names", "it is said: its longest piece is the name of a constant"),
     ("two values", "the parser refuses another number of arguments before"),

@@ -438,9 +438,9 @@ fn each_list() -> Section {
 fn batch() -> Section {
     let keys = vec![
         key("max_events", count(request::BATCH_EVENTS_RANGE), "items in one request").or(request::BATCH_EVENTS.to_string()).only(&NOT_BIGQUERY),
-        key("max_events", count(request::BATCH_EVENTS_RANGE), "rows in one request, at most 50,000").or(bigquery::BATCH.events_max.to_string()).only(&["bigquery"]),
+        key("max_events", count(request::BATCH_EVENTS_RANGE), "rows in one request, at most 50,000").or(bigquery::BATCH.events.to_string()).only(&["bigquery"]),
         key("max_bytes", size(request::BATCH_BYTES_RANGE), "bytes of its body; a larger item goes alone").or(written_size(request::BATCH_BYTES)).only(&NOT_BIGQUERY),
-        key("max_bytes", size(request::BATCH_BYTES_RANGE), "bytes of its body before it is packed, less than 10MB; a larger row goes alone").or(written_size(bigquery::BATCH.bytes_max)).only(&["bigquery"]),
+        key("max_bytes", size(request::BATCH_BYTES_RANGE), "bytes of its body before it is packed, less than 10MB; a larger row goes alone").or(written_size(bigquery::BATCH.bytes)).only(&["bigquery"]),
         key("max_age", duration(request::BATCH_AGES), "how long the first item waits for company").or(written_duration(request::BATCH_AGE)),
         key("by", template(), "only items of equal value share a request").otherwise("one value"),
         key("body", Shape::Body, "the envelope, with `items`; for `json`, and needed for `form` and `multipart`").otherwise("a JSON array; lines").only(&["http"]),
