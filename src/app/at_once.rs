@@ -60,9 +60,8 @@ impl AtOnce {
         }
         let (plan, answer_by) = (self.plan(), Instant::now() + self.patience);
         // What was begun before the answer has time to end; what is handed over is handed over before it.
-        let has_overflow = plan.destinations.iter().any(|destination| destination.overflow.is_some());
         let timeouts = plan.destinations.iter().map(|destination| destination.timeout);
-        let longest = timeouts.max().filter(|_| !has_overflow).unwrap_or_default();
+        let longest = timeouts.max().filter(|_| !plan.has_overflow()).unwrap_or_default();
         let end = deferrer.until.unwrap_or_else(|| Instant::now() + self.time_max);
         let until = end.min(answer_by + longest);
         let (tell, told) = oneshot::channel();

@@ -22,6 +22,7 @@ use crate::admin::socket;
 use crate::clock::Clock;
 use crate::config::Target;
 use crate::deliver::errand::Errands;
+use crate::deliver::overflow::OVERFLOW_SHARE;
 use crate::deliver::{Fleet, FollowError};
 use crate::ingest::{self, Door, Handed, Intake, Queued, Script, ServeOptions, Settings, Tls, TlsError};
 use crate::plan::{Metrics, QueueKind, QueueSettings, Server};
@@ -95,9 +96,6 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A shutdown leaves this much of its time to the connections at the door; the rest is the workers'.
 const DOOR_SHARE: u32 = 4;
-
-/// Deliveries leave this much of their time to `overflow`, where there is one.
-const OVERFLOW_SHARE: u32 = 3;
 
 /// Events of a request are delivered for no longer than this, when its host does not say: what a Vercel Function has.
 const ERRAND_MAX: Duration = Target::VERCEL_DURATION;
@@ -256,8 +254,7 @@ impl App {
         }
         let drains = self.queue.ack() == Ack::Memory;
         let plan = Arc::clone(&self.reload.current().plan);
-        let has_overflow = plan.destinations.iter().any(|destination| destination.overflow.is_some());
-        let for_overflow = if drains && has_overflow { time / OVERFLOW_SHARE } else { Duration::ZERO };
+        let for_overflow = if drains && plan.has_overflow() { time / OVERFLOW_SHARE } else { Duration::ZERO };
         if tokio::time::timeout(time.saturating_sub(for_overflow), self.fleet.shut_down(drains)).await.is_err() {
             tracing::warn!("some requests did not end in time and are abandoned");
         }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::overflow::{OVERFLOW_SHARE, owes};
 use super::{Fleet, attachments};
 use crate::attempt::{DestinationName, Verdict};
 use crate::clock::Clock;
@@ -72,10 +73,7 @@ pub struct Bounds {
 /// Everything of a read.
 const ALL: ReadLimit = ReadLimit { events_max: usize::MAX, bytes_max: usize::MAX, waiting_max: usize::MAX };
 
-/// The share of an errand's time that is for `overflow`, where there is one: as in a shutdown, a third …
-const OVERFLOW_SHARE: u32 = 3;
-
-/// … but no more than this.
+/// Of an errand's time no more than this is for `overflow`.
 const OVERFLOW_MAX: Duration = Duration::from_secs(30);
 
 /// A process that is told to end has some 500 ms left on Vercel
@@ -208,7 +206,7 @@ impl Errand {
     /// Runs every destination until nothing waits, or the time is up; what remains then goes to `overflow`.
     async fn empty(&self, queue: &Arc<dyn Queue>, plan: &Plan, bounds: Bounds) {
         let (fleet, hurry) = (&self.errands.fleet, &self.errands.hurry);
-        let has_overflow = plan.destinations.iter().any(|destination| destination.overflow.is_some());
+        let has_overflow = plan.has_overflow();
         let left = bounds.until.saturating_duration_since(Instant::now());
         let for_overflow = if has_overflow { (left / OVERFLOW_SHARE).min(OVERFLOW_MAX) } else { Duration::ZERO };
         let hurried = async {
@@ -270,15 +268,16 @@ impl Errand {
 
     /// Remembers who has what.
     fn note(&self, queue: &Arc<dyn Queue>, plan: &Plan, is_done: bool, now: Timestamp) {
-        let waiting: Vec<_> = plan.destinations.iter().map(|d| (&d.name, self.undelivered(queue, &d.name))).collect();
-        let mut known = self.errands.known();
         if is_done {
+            let mut known = self.errands.known();
             for event in &self.events {
                 let print = known.done.print(event);
                 known.done.remember(print, now);
             }
             return;
         }
+        let waiting: Vec<_> = plan.destinations.iter().map(|d| (&d.name, self.undelivered(queue, &d.name))).collect();
+        let mut known = self.errands.known();
         for (name, undelivered) in waiting {
             for (_, event) in self.events.iter().enumerate().filter(|(index, _)| !undelivered.contains(index)) {
                 let print = known.in_part.print_at(event, name.as_str());
@@ -319,11 +318,6 @@ impl Drop for Errand {
         }
         known.size_bytes -= size_of(&self.events);
     }
-}
-
-/// Whether anything of a destination waits in a queue.
-pub(super) fn owes(queue: &Arc<dyn Queue>, name: &DestinationName) -> bool {
-    queue.books(name).is_some_and(|books| books.waiting() > 0)
 }
 
 fn size_of(events: &[Event]) -> u64 {

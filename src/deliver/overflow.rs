@@ -13,7 +13,6 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::errand::owes;
 use super::{Fleet, Generation, Status, Stop, Worker, items_of};
 use crate::attempt::{DestinationName, Start, Verdict};
 use crate::event::{Event, MessageId};
@@ -37,6 +36,9 @@ const LOST_TOLD_MAX: usize = 1000;
 
 /// Ids in one line of the log.
 const IDS_PER_LINE: usize = 50;
+
+/// Deliveries leave this much of their time to `overflow`, where there is one.
+pub const OVERFLOW_SHARE: u32 = 3;
 
 // === impl Fleet ===
 
@@ -164,7 +166,7 @@ impl Fleet {
     /// Runs a destination's worker on a queue until nothing in it waits any more.
     pub(super) async fn empty(&self, queue: &Arc<dyn Queue>, name: &DestinationName) {
         let Some(generation) = self.generation(name) else { return };
-        while queue.books(name).is_some_and(|books| books.waiting() > 0) {
+        while owes(queue, name) {
             let (_sender, generations) = watch::channel(Some(generation.clone()));
             let (statuses, status) = watch::channel(Status::default());
             let stop = Stop::default();
@@ -187,6 +189,11 @@ impl Fleet {
             handle.status.send_modify(|status| status.tally.absorb(&done.tally));
         }
     }
+}
+
+/// Whether anything of a destination waits in a queue.
+pub(super) fn owes(queue: &Arc<dyn Queue>, name: &DestinationName) -> bool {
+    queue.books(name).is_some_and(|books| books.waiting() > 0)
 }
 
 /// The destinations that one's events go to, one after the other.

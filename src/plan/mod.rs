@@ -436,6 +436,12 @@ impl Plan {
         self.destinations.iter().find(|destination| destination.name == *name)
     }
 
+    /// Whether any destination hands over what it could not be given.
+    #[must_use]
+    pub fn has_overflow(&self) -> bool {
+        self.destinations.iter().any(|destination| destination.overflow.is_some())
+    }
+
     /// What `next` changes.
     #[must_use]
     pub fn changes(&self, next: &Self) -> Changes {
