@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -22,8 +23,10 @@ use crate::plan::{Reply, Request};
 /// A destination's HTTP client.
 pub struct Http {
     client: Client,
-    /// Asks the machine's own servers, past every proxy: their answers are tokens, and unencrypted.
-    near: Client,
+    /// Asks the machine's own servers, past every proxy: their answers are tokens, and unencrypted. Few destinations need
+    /// it: it is made when it is first asked for.
+    near: OnceLock<Client>,
+    tls: ClientConfig,
     tokens: Tokens,
 }
 
@@ -55,8 +58,15 @@ impl Http {
             .pool_idle_timeout(idle_max)
             .tcp_nodelay(true)
             .build()?;
-        let near = builder(tls).no_proxy().pool_max_idle_per_host(0).build()?;
-        Ok(Self { client, near, tokens: Tokens::default() })
+        Ok(Self { client, near: OnceLock::new(), tls, tokens: Tokens::default() })
+    }
+
+    fn near(&self) -> Result<&Client, reqwest::Error> {
+        if let Some(near) = self.near.get() {
+            return Ok(near);
+        }
+        let near = builder(self.tls.clone()).no_proxy().pool_max_idle_per_host(0).build()?;
+        Ok(self.near.get_or_init(|| near))
     }
 
     /// Sends a request once.
@@ -109,7 +119,10 @@ impl Http {
     async fn answer(&self, question: Question) -> Answer {
         match question {
             Question::Ask(request) => Answer::Heard(self.once(*request).await),
-            Question::AskNear(request) => Answer::Heard(sent(&self.near, *request).await),
+            Question::AskNear(request) => Answer::Heard(match self.near() {
+                Ok(near) => sent(near, *request).await,
+                Err(error) => lost(&error),
+            }),
             Question::Read(path) => Answer::Read(read_text(&path).await.map_err(|error| error.to_string())),
         }
     }
