@@ -18,6 +18,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::queue::Verified;
+
 pub use run::{Desk, run};
 
 /// Answers that wait for whoever asked; beyond that the work waits.
@@ -139,7 +141,7 @@ pub enum Answer {
     /// The state of the queue.
     Queue(Box<QueueState>),
     /// A file of the log.
-    Segment(Segment),
+    Segment(Verified),
     /// An event of the log.
     Event(Exported),
     /// It was not done, or not all of it.
@@ -359,34 +361,6 @@ pub enum PlaceKind {
     Off,
     /// It is not in the file.
     Detached,
-}
-
-/// A file of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Segment {
-    /// Its file name.
-    pub name: String,
-    /// Events that can be read.
-    pub events: u64,
-    /// Bytes of the file.
-    pub size_bytes: u64,
-    /// Bytes of the events' text, unpacked.
-    pub raw_bytes: u64,
-    /// Bytes at the end that a crash cut off while they were written: no `200` was given for them.
-    pub torn_bytes: u64,
-    /// What cannot be read.
-    pub damaged: Vec<Damage>,
-}
-
-/// Events that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Damage {
-    /// The place of the first one.
-    pub from: u64,
-    /// One past the place of the last one.
-    pub to: u64,
-    /// Where in the file.
-    pub position_bytes: u64,
 }
 
 /// An event of the log.

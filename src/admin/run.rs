@@ -7,13 +7,13 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
-use super::{Answer, Damage, Failed, Moment, PlaceKind, PlaceState, Progress, QueueState, Range, Request, Segment};
+use super::{Answer, Failed, Moment, PlaceKind, PlaceState, Progress, QueueState, Range, Request};
 use crate::attempt::DestinationName;
 use crate::clock::Clock;
 use crate::event::Event;
 use crate::expr::filter::Filter;
 use crate::plan::Plan;
-use crate::queue::{AppendError, Queue, StorageError, Verified};
+use crate::queue::{AppendError, Queue, StorageError};
 
 /// Where requests are carried out.
 pub struct Desk {
@@ -90,7 +90,7 @@ impl Desk {
 
     async fn verify(&self, out: &Out) -> Result<(), Halt> {
         for verified in self.queue.verify().await? {
-            out.send(Answer::Segment(verified.into())).await?;
+            out.send(Answer::Segment(verified)).await?;
         }
         Ok(())
     }
@@ -284,20 +284,6 @@ impl From<StorageError> for Halt {
 impl From<Failed> for Halt {
     fn from(failed: Failed) -> Self {
         Self::Failed(failed)
-    }
-}
-
-// === impl Segment ===
-
-impl From<Verified> for Segment {
-    fn from(verified: Verified) -> Self {
-        let Verified { name, events, size_bytes, raw_bytes, torn_bytes, damaged } = verified;
-        let damage = |damage: &crate::queue::Damage| Damage {
-            from: damage.from.0,
-            to: damage.to.0,
-            position_bytes: damage.position_bytes,
-        };
-        Self { name, events, size_bytes, raw_bytes, torn_bytes, damaged: damaged.iter().map(damage).collect() }
     }
 }
 

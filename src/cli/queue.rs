@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::ask::{self, Asker, Format, RangeOptions, clean, counted, say, say_json};
 use super::table::Table;
 use super::{DONE, WRONG};
-use crate::admin::{Answer, Exported, PlaceKind, PlaceState, QueueState, Request, Segment};
+use crate::admin::{Answer, Exported, PlaceKind, PlaceState, QueueState, Request};
+use crate::queue::Verified;
 
 /// What to look at.
 #[derive(Debug, Args)]
@@ -175,14 +176,14 @@ fn verify(asker: &Asker<'_>) -> u8 {
     if damages == 0 { DONE } else { WRONG }
 }
 
-fn told(segment: &Segment) -> String {
-    let Segment { name, events, size_bytes, raw_bytes, torn_bytes, damaged } = segment;
+fn told(segment: &Verified) -> String {
+    let Verified { name, events, size_bytes, raw_bytes, torn_bytes, damaged } = segment;
     let mut text = format!("{name}: {}, {size_bytes} bytes, {raw_bytes} unpacked", counted(*events, "event"));
     if *torn_bytes > 0 {
         let _ = write!(text, "; {torn_bytes} bytes at its end were cut off by a crash");
     }
     for damage in damaged {
-        let (from, last) = (damage.from, damage.to.saturating_sub(1));
+        let (from, last) = (damage.from.0, damage.to.0.saturating_sub(1));
         let _ = write!(text, "\n  damaged at byte {}: events {from} to {last}", damage.position_bytes);
     }
     text

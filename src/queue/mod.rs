@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::attempt::{Attempts, DeadLetter, DestinationName, Start, Verdict};
 use crate::event::{Event, Message};
 
 /// An event's place in the log: counts from 0, never reused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Offset(pub u64);
 
 /// What a `200` means with this queue.
@@ -149,8 +150,8 @@ pub struct History {
     pub damaged: u64,
 }
 
-/// A file of the log, read from end to end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A file of the log, read from end to end. As JSON, `admin`'s answer to whoever asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
     /// Its file name.
     pub name: String,
@@ -167,7 +168,7 @@ pub struct Verified {
 }
 
 /// Events that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
     /// The first one.
     pub from: Offset,
@@ -175,7 +176,8 @@ pub struct Damage {
     pub to: Offset,
     /// Where in the file; none of the events may be there when only its head is damaged.
     pub position_bytes: u64,
-    /// How many bytes of it.
+    /// How many bytes of it; not in the JSON.
+    #[serde(skip)]
     pub size_bytes: u64,
 }
 
