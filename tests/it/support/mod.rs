@@ -8,6 +8,7 @@ pub(crate) mod binary;
 pub(crate) mod customerio;
 pub(crate) mod desk;
 pub(crate) mod fake;
+pub(crate) mod process;
 pub(crate) mod queue;
 pub(crate) mod records;
 pub(crate) mod sim;

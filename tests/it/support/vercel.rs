@@ -3,14 +3,14 @@
 //!
 //! Messages are JSON and a NUL, from the process to its host: `server-started` once, `end` for every invocation.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -21,16 +21,16 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::process::{Process, send_signal};
 use super::{Binary, PATIENCE, eventually};
 
-/// A function that is running. Dropping it kills it.
+/// A function that is running; both of its streams are its log, as on Vercel. Dropping it kills it.
 pub(crate) struct Function {
-    child: Child,
+    process: Process,
     url: String,
     client: reqwest::Client,
     folder: TempDir,
     shared: Arc<Shared>,
-    follower: Option<JoinHandle<()>>,
     /// From the process's start to its `server-started`.
     pub(crate) start_up: Duration,
 }
@@ -44,7 +44,6 @@ struct Platform {
 
 #[derive(Default)]
 struct Shared {
-    log: Mutex<String>,
     /// Requests whose `end` was heard, and when.
     ended: Mutex<Vec<(u64, Instant)>>,
     /// Requests that are open; with `suspends`, the process is stopped when there is none.
@@ -104,7 +103,7 @@ impl Function {
             command.env_remove("LIBROSEG_CONFIG");
         }
         let begun = Instant::now();
-        let mut child = command
+        command
             .current_dir(folder.path())
             .env("NO_PROXY", "127.0.0.1")
             .env("VERCEL", "1")
@@ -113,11 +112,9 @@ impl Function {
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::piped());
+        let process = Process::start(&mut command);
         let shared = Arc::new(Shared::default());
-        let follower = follow(&mut child, &shared);
         let (started, has_started) = channel();
         let heard = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -132,16 +129,16 @@ impl Function {
             }
         });
         let told = has_started.recv_timeout(PATIENCE);
-        let Ok(told) = told else { panic!("it never started:\n{}", shared.log.lock().unwrap()) };
+        let Ok(told) = told else { panic!("it never started:\n{}", process.log()) };
         assert_eq!(told, u64::from(port));
         let url = format!("http://127.0.0.1:{port}");
         let (client, start_up) = (super::client(), begun.elapsed());
-        Self { child, url, client, folder, shared, follower: Some(follower), start_up }
+        Self { process, url, client, folder, shared, start_up }
     }
 
     /// From now on the process is stopped whenever no invocation is open.
     pub(crate) fn suspend_between_requests(&self) {
-        self.shared.open.lock().unwrap().suspends = Some(self.child.id());
+        self.shared.open.lock().unwrap().suspends = Some(self.id());
     }
 
     /// How often it was.
@@ -200,37 +197,22 @@ impl Function {
         ended.iter().find(|(ended, _)| *ended == request).unwrap().1
     }
 
-    pub(crate) fn log(&self) -> String {
-        self.shared.log.lock().unwrap().clone()
-    }
-
-    pub(crate) fn signal(&self, signal: &str) {
-        send_signal(self.child.id(), signal);
-    }
-
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
 
-    /// Waits for its end, and that of its log.
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                self.follower.take().map(JoinHandle::join);
-                return status;
-            }
-            assert!(start.elapsed() < PATIENCE, "it never ended:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+impl Deref for Function {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }
 
-impl Drop for Function {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl DerefMut for Function {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
 
@@ -308,31 +290,4 @@ fn executable() -> Option<PathBuf> {
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn send_signal(process: u32, signal: &str) {
-    let status = Command::new("kill").arg(format!("-{signal}")).arg(process.to_string()).status().unwrap();
-    assert!(status.success());
-}
-
-/// Both of its streams are the log, as on Vercel.
-fn follow(child: &mut Child, shared: &Arc<Shared>) -> JoinHandle<()> {
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let heard = Arc::clone(shared);
-    let printed = std::thread::spawn(move || {
-        let mut line = String::new();
-        while stdout.read_line(&mut line).is_ok_and(|read| read > 0) {
-            heard.log.lock().unwrap().push_str(&line);
-            line.clear();
-        }
-    });
-    let mut stderr = child.stderr.take().unwrap();
-    let heard = Arc::clone(shared);
-    std::thread::spawn(move || {
-        let mut bytes = [0; 4096];
-        while let Ok(read @ 1..) = stderr.read(&mut bytes) {
-            heard.log.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..read]));
-        }
-        let _ = printed.join();
-    })
 }
