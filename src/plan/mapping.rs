@@ -1,6 +1,7 @@
 //! A TOML table that has the shape of the destination's document: constants, templates, spreads and lists.
 
 use super::Each;
+use super::bigquery::Shape;
 use super::error::PlacedError;
 use crate::expr::template::{self, Template};
 use crate::expr::{EvalError, Omit, Scope, Value, ValueKind};
@@ -34,6 +35,8 @@ pub enum Mapping {
 struct Members<'a> {
     out: &'a mut Vec<u8>,
     omit: Omit,
+    /// What the values are to fit, if this is a row.
+    shape: Option<&'a Shape>,
     is_first: bool,
 }
 
@@ -48,9 +51,37 @@ impl Mapping {
                 Ok(true)
             }
             Self::Template(template) => template.write_json(scope, omit, out).map_err(PlacedError::from),
-            Self::Object { spread, fields } => write_object(spread, fields, scope, omit, out),
+            Self::Object { spread, fields } => {
+                let members = Members { out, omit, shape: None, is_first: true };
+                write_object(spread, fields, scope, members)
+            }
             Self::List(elements) => write_list(elements, scope, omit, out),
             Self::Each { over, item } => write_each(over, item, scope, omit, out),
+        }
+    }
+
+    /// Appends the row it makes, each value as its column wants it; `false` and nothing written when it is missing as a
+    /// whole.
+    pub(super) fn write_row(
+        &self,
+        scope: &Scope,
+        omit: Omit,
+        shape: &Shape,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, PlacedError> {
+        match self {
+            Self::Object { spread, fields } if !shape.grows => {
+                let members = Members { out, omit, shape: Some(shape), is_first: true };
+                write_object(spread, fields, scope, members)
+            }
+            Self::Constant(_) | Self::Template(_) | Self::Object { .. } | Self::List(_) | Self::Each { .. } => {
+                let mut row = Vec::with_capacity(512);
+                let is_written = self.write_json(scope, omit, &mut row)?;
+                if is_written {
+                    shape.write(&row, out)?;
+                }
+                Ok(is_written)
+            }
         }
     }
 }
@@ -59,11 +90,9 @@ fn write_object(
     spread: &[Template],
     fields: &[(String, Mapping)],
     scope: &Scope,
-    omit: Omit,
-    out: &mut Vec<u8>,
+    mut members: Members<'_>,
 ) -> Result<bool, PlacedError> {
-    out.push(b'{');
-    let mut members = Members { out, omit, is_first: true };
+    members.out.push(b'{');
     let spread = spread.iter().map(|template| template.value(scope)).collect::<Result<Vec<_>, _>>();
     let spread = spread.map_err(|error| PlacedError::at("\"...\"", error))?;
     for (position, object) in spread.iter().enumerate() {
@@ -75,7 +104,7 @@ fn write_object(
     for (name, mapping) in fields {
         members.field(name, |omit, out| mapping.write_json(scope, omit, out)).map_err(|error| error.within(name))?;
     }
-    out.push(b'}');
+    members.out.push(b'}');
     Ok(true)
 }
 
@@ -133,7 +162,11 @@ fn write_element(
 // === impl Members ===
 
 impl Members<'_> {
-    fn field<E>(&mut self, name: &str, write: impl FnOnce(Omit, &mut Vec<u8>) -> Result<bool, E>) -> Result<(), E> {
+    fn field<E: From<EvalError>>(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(Omit, &mut Vec<u8>) -> Result<bool, E>,
+    ) -> Result<(), E> {
         let before = self.out.len();
         if !self.is_first {
             self.out.push(b',');
@@ -141,8 +174,9 @@ impl Members<'_> {
         serde_json::to_writer(&mut *self.out, name).expect("text is always JSON, and memory takes it");
         self.out.push(b':');
         let start = self.out.len();
-        let is_written = write(self.omit, self.out)?;
-        if is_written && !self.omit.leaves_out(&self.out[start..]) {
+        let is_kept = write(self.omit, self.out)? && !self.omit.leaves_out(&self.out[start..]);
+        let fits = |shape: &Shape| shape.fit(name, start, self.out);
+        if is_kept && self.shape.map_or(Ok(true), fits)? {
             self.is_first = false;
         } else {
             self.out.truncate(before);

@@ -41,17 +41,15 @@ impl Destination {
     ) -> Result<(), PlacedError> {
         let mut push = |scope: &Scope, index: u32| -> Result<usize, PlacedError> {
             let key = ItemKey { rule: rule.fingerprint, index };
-            let body = rule.request.body(scope)?;
-            let item = Item {
-                key,
-                rule: rule.index,
-                address: rule.address(scope)?,
-                body: match (&rule.request.insert, body) {
-                    (Some(insert), Some(row)) => Some(rule.row(insert, &row, key, message_id, scope)?),
-                    (_, body) => body,
-                },
-                message_id: message_id.clone(),
+            let body = match (&rule.request.insert, &rule.request.body) {
+                (Some(insert), Some(row)) => {
+                    let row = rule.row(insert, row, key, message_id, scope);
+                    Some(row.map_err(|error| error.within("row"))?)
+                }
+                _ => rule.request.body(scope)?,
             };
+            let address = rule.address(scope)?;
+            let item = Item { key, rule: rule.index, address, body, message_id: message_id.clone() };
             let size_bytes = item.size_bytes() + item.address.url.len();
             items.push(item);
             Ok(size_bytes)
@@ -87,13 +85,20 @@ impl Rule {
     fn row(
         &self,
         insert: &Insert,
-        row: &[u8],
+        row: &Mapping,
         key: ItemKey,
         message_id: &MessageId,
         scope: &Scope,
     ) -> Result<Bytes, PlacedError> {
-        let written = insert.write(row, key, self.index, message_id, scope);
-        written.map(Bytes::from).map_err(|error| PlacedError::at("row", error))
+        let mut out = Vec::with_capacity(1024);
+        let opened = insert.open_row(key, self.index, message_id, scope, &mut out);
+        // Why the row fails is told before why its id does.
+        if !row.write_row(scope, self.request.omit, &insert.shape, &mut out)? {
+            return Err(missing().into());
+        }
+        opened?;
+        out.push(b'}');
+        Ok(out.into())
     }
 
     fn address(&self, scope: &Scope) -> Result<Arc<Address>, PlacedError> {
@@ -171,8 +176,7 @@ impl RequestTemplate {
 
     fn body(&self, scope: &Scope) -> Result<Option<Bytes>, PlacedError> {
         let Some(mapping) = &self.body else { return Ok(None) };
-        let key = if self.insert.is_some() { "row" } else { "body" };
-        let place = |error: PlacedError| error.within(key);
+        let place = |error: PlacedError| error.within("body");
         let mut out = Vec::with_capacity(512);
         let is_written = match (self.encoding, mapping) {
             (Encoding::Text, mapping) => write_plain(mapping, scope, &mut out).map_err(place)?,
@@ -183,7 +187,7 @@ impl RequestTemplate {
                 mapping.write_json(scope, self.omit, &mut out).map_err(place)?
             }
         };
-        if is_written { Ok(Some(out.into())) } else { Err(PlacedError::at(key, missing())) }
+        if is_written { Ok(Some(out.into())) } else { Err(PlacedError::at("body", missing())) }
     }
 
     /// A list in NDJSON is one line an element.

@@ -33,29 +33,26 @@ struct Members<'r>(Vec<(Cow<'r, str>, &'r RawValue)>);
 // === impl Insert ===
 
 impl Insert {
-    /// Writes `{"insertId": …, "json": …}` around a row.
+    /// Appends what stands before a row: `{"insertId": …, "json":`. What follows is a `}`.
     ///
     /// # Errors
-    /// When the row is no object, or its id fails on this event.
-    pub(in crate::plan) fn write(
+    /// When its id fails on this event.
+    pub(in crate::plan) fn open_row(
         &self,
-        row: &[u8],
         key: ItemKey,
         rule: usize,
         message_id: &MessageId,
         scope: &Scope,
-    ) -> Result<Vec<u8>, EvalError> {
-        let mut out = Vec::with_capacity(row.len() + 128);
+        out: &mut Vec<u8>,
+    ) -> Result<(), EvalError> {
         out.push(b'{');
         if let Some(id) = self.id.text(key, rule, message_id, scope)? {
             out.extend_from_slice(b"\"insertId\":");
-            write_text(&id, &mut out);
+            write_text(&id, out);
             out.push(b',');
         }
         out.extend_from_slice(b"\"json\":");
-        self.shape.write(row, &mut out)?;
-        out.push(b'}');
-        Ok(out)
+        Ok(())
     }
 }
 
@@ -108,6 +105,31 @@ impl Shape {
         self.object(&self.columns, row, out)
     }
 
+    /// Makes of a member's value, which stands at the end of `out` from `start`, what its column wants; `false`: it is to
+    /// be left out. For a table that does not grow: in one that does, a name may have to be mended as well.
+    ///
+    /// # Errors
+    /// When the value is no JSON.
+    pub(in crate::plan) fn fit(&self, name: &str, start: usize, out: &mut Vec<u8>) -> Result<bool, EvalError> {
+        let column = super::column::find(&self.columns, name);
+        let json = &out[start..];
+        let is_fine = match (json.first(), column) {
+            (Some(b'"'), Some(column)) => column.kind.scalar() != Some(Scalar::Json),
+            (Some(b'{' | b'-' | b'0'..=b'9'), None) => !has_long_number(json),
+            (_, None) => true,
+            (_, Some(_)) => false,
+        };
+        if is_fine {
+            return Ok(true);
+        }
+        if is_missing_list(column, json) {
+            return Ok(false);
+        }
+        let json = String::from_utf8(out.split_off(start)).map_err(|_| unreadable())?;
+        self.value(column, &json, out)?;
+        Ok(true)
+    }
+
     fn object(&self, columns: &[Column], json: &str, out: &mut Vec<u8>) -> Result<(), EvalError> {
         let Members(members) = serde_json::from_str(json).map_err(|_| unreadable())?;
         out.push(b'{');
@@ -126,9 +148,7 @@ impl Shape {
                 }
                 mended.push(name.clone().into_owned());
             }
-            let is_missing = column.is_some_and(|column| column.mode == Mode::Repeated && value.get() == "null");
-            if is_missing {
-                // A list that is missing is an empty one; NULL is refused.
+            if is_missing_list(column, value.get().as_bytes()) {
                 continue;
             }
             if !std::mem::take(&mut is_first) {
@@ -190,6 +210,11 @@ impl Shape {
         }
         Ok(())
     }
+}
+
+/// A list that is missing is an empty one; NULL is refused.
+fn is_missing_list(column: Option<&Column>, json: &[u8]) -> bool {
+    json == b"null" && column.is_some_and(|column| column.mode == Mode::Repeated)
 }
 
 fn is_whole(number: &str) -> bool {
@@ -281,6 +306,50 @@ mod tests {
         let row = r#"{"i":9007199254740993,"n":0.1,"s":1.0,"f":0.1,"r":{"i":-1}}"#;
         let expected = r#"{"i":"9007199254740993","n":"0.1","s":"1.0","f":0.1,"r":{"i":"-1"}}"#;
         assert_eq!(written(&shape, row), expected);
+    }
+
+    #[test]
+    fn a_value_is_the_same_whether_it_is_fitted_alone_or_with_its_row() {
+        let values = [
+            "null",
+            "true",
+            "0",
+            "-1.50",
+            "123456789012345678",
+            "1e400",
+            "\"\"",
+            "\"a\\\"\\u0001é\"",
+            "\"123456789012345678\"",
+            "[]",
+            "[1,\"x\",null,[{\"a\":true}]]",
+            "{}",
+            "{\"a\":\"}\",\"b\":[123456789012345678]}",
+            "{\"A\":{\"a\":123456789012345678}}",
+        ];
+        let types = [
+            "STRING",
+            "BYTES",
+            "INT64",
+            "FLOAT64",
+            "NUMERIC",
+            "BOOL",
+            "TIMESTAMP",
+            "JSON",
+            "ARRAY<JSON>",
+            "ARRAY<STRING>",
+            "ARRAY<INT64>",
+            "STRUCT<a STRING, b JSON>",
+            "ARRAY<STRUCT<a INT64>>",
+        ];
+        let shapes =
+            types.map(|text| shape(&[("C", text)])).into_iter().chain([Shape::default(), shape(&[("x", "JSON")])]);
+        for (shape, value) in shapes.flat_map(|shape| values.map(|value| (shape.clone(), value))) {
+            let mut alone = format!("{{\"c\":{value}").into_bytes();
+            let is_kept = shape.fit("c", 5, &mut alone).expect("it is JSON");
+            alone.truncate(if is_kept { alone.len() } else { 1 });
+            alone.push(b'}');
+            assert_eq!(String::from_utf8_lossy(&alone), written(&shape, &format!("{{\"c\":{value}}}")), "{shape:?}");
+        }
     }
 
     #[test]
