@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::appender::reserve_bytes;
 use super::log::SegmentInfo;
-use super::state::{Changes, letter_bytes};
+use super::state::Changes;
 use super::{ENDED, Shared, ago};
 use crate::attempt::DestinationName;
 use crate::queue::{LetterId, StorageError};
@@ -355,12 +355,7 @@ pub(super) fn remove_letters(
     destination: &DestinationName,
     letters: &[LetterId],
 ) -> Result<u64, StorageError> {
-    let mut found = Vec::new();
-    for id in letters {
-        let before = id.0.checked_sub(1).map(LetterId);
-        let next = shared.state().letters(destination, before, 1)?;
-        found.extend(next.iter().filter(|(other, _)| other == id).map(|(id, letter)| (*id, letter_bytes(letter))));
-    }
+    let found = shared.state().letter_sizes(destination, letters)?;
     Ok(shared.ledger().remove_letters(destination, found))
 }
 

@@ -193,6 +193,18 @@ impl State {
         self.with(|database| read_letters(database, destination, after, letters_max))
     }
 
+    /// Which of these dead letters a destination has, and how many bytes each is counted as.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub fn letter_sizes(
+        &self,
+        destination: &DestinationName,
+        letters: &[LetterId],
+    ) -> Result<Vec<(LetterId, u64)>, StorageError> {
+        self.with(|database| letter_sizes(database, destination, letters))
+    }
+
     /// The oldest dead letters of all destinations with when they died and their size, for making room.
     ///
     /// # Errors
@@ -419,6 +431,23 @@ fn read_letters(
         }
     }
     Ok(letters)
+}
+
+fn letter_sizes(
+    database: &Database,
+    destination: &DestinationName,
+    letters: &[LetterId],
+) -> Result<Vec<(LetterId, u64)>, redb::Error> {
+    let table = database.begin_read()?.open_table(LETTERS_BY_AGE)?;
+    let mut sizes = Vec::with_capacity(letters.len());
+    for id in letters {
+        let Some(row) = table.get(id.0)? else { continue };
+        let (name, _, _, size_bytes) = row.value();
+        if name == destination.as_str() {
+            sizes.push((*id, size_bytes));
+        }
+    }
+    Ok(sizes)
 }
 
 fn oldest_letters(

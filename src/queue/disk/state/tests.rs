@@ -576,6 +576,7 @@ proptest! {
         if let Ok((mut state, _)) = State::open(&disk.files()) {
             let _ = state.letters(&"a".into(), None, 100);
             let _ = state.oldest_letters(100);
+            let _ = state.letter_sizes(&"a".into(), &[LetterId(0), LetterId(39)]);
             let _ = state.commit(&letters(5..45));
             let _ = state.commit(&place(2));
         }
@@ -619,9 +620,24 @@ fn while_storage_fails_everything_says_so_and_then_goes_on() {
     }
     assert!(state.letters(&"a".into(), None, 9).is_err());
     assert!(state.oldest_letters(9).is_err());
+    assert!(state.letter_sizes(&"a".into(), &[LetterId(0)]).is_err());
     disk.heal();
     assert_eq!(ids(&state, None, 9), [0, 1]);
     state.commit(&place(1)).unwrap();
+}
+
+#[test]
+fn a_destination_is_told_the_sizes_of_its_own_letters_alone() {
+    let disk = Disk::default();
+    let (mut state, _) = State::open(&disk.files()).unwrap();
+    let own = letter("a", r#"{"type":"track"}"#);
+    let all = [(1, own.clone()), (2, letter("b", "{}")), (3, letter("a", "{}"))];
+    let letters = all.map(|(id, letter)| (LetterId(id), letter)).into();
+    state.commit(&Changes { letters, ..Changes::default() }).unwrap();
+    let asked = [3, 2, 1, 0, u64::MAX].map(LetterId);
+    let sizes = state.letter_sizes(&"a".into(), &asked).unwrap();
+    assert_eq!(sizes, [(LetterId(3), letter_bytes(&letter("a", "{}"))), (LetterId(1), letter_bytes(&own))]);
+    assert!(state.letter_sizes(&"a".into(), &[]).unwrap().is_empty());
 }
 
 #[test]
