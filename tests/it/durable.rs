@@ -368,47 +368,6 @@ async fn damage_is_counted_once_however_the_log_is_cut_into_pieces() {
     assert_eq!((entries, damaged), (19, 1));
 }
 
-/// A destination that lags: of its first read, events are left that were read ahead.
-async fn lagging() -> (Sim, Disk) {
-    let sim = Sim::new(1);
-    let open = || Disk::open_on(sim.files(), options(Path::new("")), now()).unwrap();
-    {
-        let queue = open();
-        queue.attach(&active(&["a"]), now()).await.unwrap();
-        for n in 0..300 {
-            queue.append(vec![large(&n.to_string(), 10_000)]).await.unwrap();
-        }
-    }
-    let queue = open();
-    queue.attach(&active(&["a"]), now()).await.unwrap();
-    assert_eq!(queue.read(&name("a"), ReadLimit { events_max: 1, ..LIMIT }, now()).await.len(), 1);
-    (sim, queue)
-}
-
-#[tokio::test]
-async fn what_was_read_before_the_disk_failed_is_handed_out() {
-    let (sim, queue) = lagging().await;
-    sim.set_faults(Faults { read: 1.0, ..Faults::default() });
-
-    let read = read_all(&queue, "a").await.len() as u64;
-
-    assert!(read > 0, "some events had been read ahead");
-    assert_eq!(queue.books(&name("a")).unwrap().in_hand, 1 + read);
-}
-
-#[tokio::test]
-async fn a_reader_that_met_a_failing_disk_is_told_to_come_again() {
-    let (sim, queue) = lagging().await;
-    sim.set_faults(Faults { read: 1.0, ..Faults::default() });
-    read_all(&queue, "a").await;
-
-    let changed = queue.changed();
-    assert_eq!(read_all(&queue, "a").await.len(), 0);
-    sim.set_faults(Faults::default());
-    assert!(changed.now_or_never().is_some(), "nothing was appended, and nobody else would tell");
-    assert!(!read_all(&queue, "a").await.is_empty());
-}
-
 /// Flips bits of one byte of the first segment.
 fn damage(folder: &Path, position: usize) {
     let logs = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
