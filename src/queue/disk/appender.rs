@@ -25,6 +25,8 @@ pub(super) struct Inbox {
 struct Waiting {
     requests: Vec<Request>,
     is_closed: bool,
+    /// The thread waits for the bell. To ring it is a call to the system, whether anybody hears it or not.
+    is_asleep: bool,
 }
 
 /// Events that come in together, are stored together or not at all, and are answered.
@@ -92,8 +94,11 @@ impl Inbox {
             return None;
         }
         waiting.requests.push(Request { records, is_new, answer });
+        let is_asleep = std::mem::take(&mut waiting.is_asleep);
         drop(waiting);
-        self.bell.notify_one();
+        if is_asleep {
+            self.bell.notify_one();
+        }
         Some(receiver)
     }
 
@@ -116,6 +121,7 @@ impl Inbox {
     fn take(&self) -> Vec<Request> {
         let mut waiting = self.waiting();
         while waiting.requests.is_empty() && !waiting.is_closed {
+            waiting.is_asleep = true;
             waiting = self.bell.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
         std::mem::take(&mut waiting.requests)
