@@ -61,6 +61,7 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use jiff::Timestamp;
+use lz4_flex::block::{self, CompressTable};
 
 use super::log::Record;
 use crate::event::{Event, Kind, SourceName};
@@ -89,6 +90,10 @@ const GROUP_BYTES_MAX: usize = 256 << 20;
 /// Groups below this are not worth a compressor's time.
 const COMPRESSED_FROM_BYTES: usize = 512;
 
+/// Memory kept from one group to the next is at most about twice this: what the largest groups of many small requests
+/// need.
+const KEPT_BYTES_MAX: usize = 3 << 19;
+
 /// Compression has to save one byte in so many to be worth undoing it at every read.
 const SAVING_MIN: usize = 8;
 
@@ -113,7 +118,7 @@ pub(super) struct GroupHeader {
     /// Bytes of the payload as it is.
     pub(super) raw_bytes: u32,
     checksum: u32,
-    events: u32,
+    pub(super) events: u32,
     pub(super) first: u64,
     pub(super) sequence: u64,
     pub(super) newest_at: Timestamp,
@@ -125,10 +130,16 @@ enum Codec {
     Lz4,
 }
 
-/// Events ready to be written.
-pub(super) struct Group {
-    header: GroupHeader,
-    stored: Vec<u8>,
+/// Makes events one group, ready to be written. What it needs for one it keeps for the next: to take as much memory anew
+/// each time costs about as much as to compress.
+#[derive(Default)]
+pub(super) struct Packer {
+    /// The events of the group packed last, as they are.
+    raw: Vec<u8>,
+    /// The same compressed, and room behind it.
+    compressed: Vec<u8>,
+    /// The compressor's memory, for less than 64 KiB and for more.
+    tables: Option<(CompressTable, CompressTable)>,
 }
 
 /// Why a header is not to be believed.
@@ -247,6 +258,11 @@ impl GroupHeader {
         fits && holds_events && raw <= GROUP_BYTES_MAX && self.first.checked_add(self.events.into()).is_some()
     }
 
+    /// The header of the same group at its place.
+    pub(super) fn at(self, sequence: u64, first: u64) -> Self {
+        Self { first, sequence, ..self }
+    }
+
     /// One past its last event.
     pub(super) fn end(&self) -> u64 {
         self.first + u64::from(self.events)
@@ -282,7 +298,7 @@ impl GroupHeader {
             Codec::Raw => Some(Bytes::copy_from_slice(stored)),
             Codec::Lz4 => {
                 let mut raw = vec![0; self.raw_bytes as usize];
-                let len = lz4_flex::block::decompress_into(stored, &mut raw).ok()?;
+                let len = block::decompress_into(stored, &mut raw).ok()?;
                 (len == raw.len()).then(|| raw.into())
             }
         }
@@ -304,68 +320,79 @@ impl Codec {
     }
 }
 
-// === impl Group ===
+// === impl Packer ===
 
-impl Group {
-    /// Records as one group. Its place is given later.
+impl Packer {
+    /// Packs records as one group, whose place is given later: its header says 0 for it.
     ///
     /// # Errors
     /// There are none, or more than a group may hold.
-    pub(super) fn pack(records: &[Record]) -> io::Result<Self> {
+    pub(super) fn pack(&mut self, records: &[Record]) -> io::Result<GroupHeader> {
         let newest_at = records.iter().map(|record| record.event.received_at).max();
         let newest_at = newest_at.ok_or_else(|| invalid("a group without events".to_owned()))?;
         let raw_len: usize = records.iter().map(record_len).sum();
         if raw_len > GROUP_BYTES_MAX {
             return Err(invalid(format!("{raw_len} bytes of events at once; a group holds up to {GROUP_BYTES_MAX}")));
         }
-        let mut raw = Vec::with_capacity(raw_len);
+        self.clear();
+        self.raw.reserve(raw_len);
         for record in records {
-            encode_record(record, &mut raw);
+            encode_record(record, &mut self.raw);
         }
-        let (codec, stored) = compress(raw);
-        let header = GroupHeader {
+        let (codec, stored_len) = self.compress();
+        Ok(GroupHeader {
             codec,
-            stored_bytes: len_u32(stored.len()),
+            stored_bytes: len_u32(stored_len),
             raw_bytes: len_u32(raw_len),
-            checksum: crc32fast::hash(&stored),
+            checksum: crc32fast::hash(&self.stored(codec)[..stored_len]),
             events: len_u32(records.len()),
             first: 0,
             sequence: 0,
             newest_at,
-        };
-        Ok(Self { header, stored })
+        })
     }
 
-    pub(super) fn size_bytes(&self) -> u64 {
-        self.header.size_bytes()
-    }
-
-    pub(super) fn newest_at(&self) -> Timestamp {
-        self.header.newest_at
-    }
-
-    pub(super) fn events(&self) -> u64 {
-        self.header.events.into()
-    }
-
-    /// Writes it down for its place.
-    pub(super) fn write(&self, sequence: u64, first: u64, out: &mut Vec<u8>) {
-        let header = GroupHeader { first, sequence, ..self.header };
+    /// Writes down the group that was packed last, with a header that gives its place.
+    pub(super) fn write(&self, header: &GroupHeader, out: &mut Vec<u8>) {
         out.extend(header.encode());
-        out.extend_from_slice(&self.stored);
+        out.extend_from_slice(&self.stored(header.codec)[..header.stored_bytes as usize]);
+    }
+
+    /// Forgets the last group, and gives memory back that few groups need.
+    fn clear(&mut self) {
+        self.raw.clear();
+        self.raw.shrink_to(KEPT_BYTES_MAX);
+        self.compressed.truncate(KEPT_BYTES_MAX);
+        self.compressed.shrink_to(KEPT_BYTES_MAX);
+    }
+
+    /// Compresses the events if that is worth it. Answers what is to be stored, and how many bytes of it.
+    fn compress(&mut self) -> (Codec, usize) {
+        let raw = &*self.raw;
+        if raw.len() < COMPRESSED_FROM_BYTES {
+            return (Codec::Raw, raw.len());
+        }
+        let room = block::get_maximum_output_size(raw.len());
+        if self.compressed.len() < room {
+            self.compressed.resize(room, 0);
+        }
+        let (small, large) = self.tables.get_or_insert_with(|| (CompressTable::small(), CompressTable::large()));
+        let table = if raw.len() < usize::from(u16::MAX) { small } else { large };
+        let len =
+            block::compress_into_with_table(raw, &mut self.compressed, table).expect("there is room for the worst");
+        if len <= raw.len() - raw.len() / SAVING_MIN { (Codec::Lz4, len) } else { (Codec::Raw, raw.len()) }
+    }
+
+    fn stored(&self, codec: Codec) -> &[u8] {
+        match codec {
+            Codec::Raw => &self.raw,
+            Codec::Lz4 => &self.compressed,
+        }
     }
 }
 
 fn invalid(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
-}
-
-fn compress(raw: Vec<u8>) -> (Codec, Vec<u8>) {
-    if raw.len() < COMPRESSED_FROM_BYTES {
-        return (Codec::Raw, raw);
-    }
-    let stored = lz4_flex::block::compress(&raw);
-    if stored.len() <= raw.len() - raw.len() / SAVING_MIN { (Codec::Lz4, stored) } else { (Codec::Raw, raw) }
 }
 
 // === records ===

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::files::File;
-use super::format::{Group, SegmentHeader, segment_name};
+use super::format::{GroupHeader, Packer, SegmentHeader, segment_name};
 use super::log::{Log, Record};
 use super::segment::{Known, Mark, Segment};
 
@@ -22,6 +22,7 @@ pub struct Writer {
     /// When the newest event of the log was received.
     newest_at: Option<Timestamp>,
     open: Option<Open>,
+    packer: Packer,
 }
 
 /// The segment being written.
@@ -38,7 +39,15 @@ impl Writer {
     pub(super) fn new(log: Log, segment_bytes_max: u64, last: Option<&Segment>) -> Self {
         let last_sequence = last.map_or(0, |last| last.sequence);
         let newest_at = last.and_then(|last| last.known().newest_at);
-        Self { log, segment_bytes_max, last_sequence, next_sequence: last_sequence + 1, newest_at, open: None }
+        Self {
+            log,
+            segment_bytes_max,
+            last_sequence,
+            next_sequence: last_sequence + 1,
+            newest_at,
+            open: None,
+            packer: Packer::default(),
+        }
     }
 
     /// Appends records as one group and makes them durable. Answers the offset of the first one.
@@ -51,19 +60,19 @@ impl Writer {
         if records.is_empty() {
             return Ok(first);
         }
-        let group = Group::pack(records)?;
+        let group = self.packer.pack(records)?;
         let is_too_much = |open: &Open| open.position + group.size_bytes() > self.segment_bytes_max;
         if self.open.as_ref().is_some_and(is_too_much) {
             self.roll();
         }
         // It comes back when the write succeeds.
         let open = match self.open.take() {
-            Some(open) => self.extend(open, &group, first)?,
-            None => self.begin(&group, first)?,
+            Some(open) => self.extend(open, group, first)?,
+            None => self.begin(group, first)?,
         };
-        self.newest_at = self.newest_at.max(Some(group.newest_at()));
+        self.newest_at = self.newest_at.max(Some(group.newest_at));
         self.open = Some(open);
-        self.log.publish(first + group.events());
+        self.log.publish(first + u64::from(group.events));
         Ok(first)
     }
 
@@ -72,9 +81,10 @@ impl Writer {
         self.open = None;
     }
 
-    fn extend(&self, mut open: Open, group: &Group, first: u64) -> io::Result<Open> {
+    fn extend(&self, mut open: Open, group: GroupHeader, first: u64) -> io::Result<Open> {
+        let group = group.at(open.segment.sequence, first);
         let mut bytes = Vec::new();
-        group.write(open.segment.sequence, first, &mut bytes);
+        self.packer.write(&group, &mut bytes);
         let written = open.file.write_at(open.position, &bytes).and_then(|()| open.file.sync());
         if let Err(error) = written {
             self.abandon(&open);
@@ -82,8 +92,8 @@ impl Writer {
         }
         open.position += group.size_bytes();
         let start = Mark { offset: first, position: open.position - group.size_bytes() };
-        let end = Mark { offset: first + group.events(), position: open.position };
-        open.segment.grow(start, end, group.newest_at());
+        let end = Mark { offset: group.end(), position: open.position };
+        open.segment.grow(start, end, group.newest_at);
         self.log.add_bytes(group.size_bytes());
         Ok(open)
     }
@@ -96,14 +106,15 @@ impl Writer {
         self.log.add_bytes(size_bytes - open.position);
     }
 
-    fn begin(&mut self, group: &Group, first: u64) -> io::Result<Open> {
+    fn begin(&mut self, group: GroupHeader, first: u64) -> io::Result<Open> {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
+        let group = group.at(sequence, first);
         let name = segment_name(sequence, first);
         let header = SegmentHeader { sequence, first, follows: self.last_sequence, newest_before: self.newest_at };
         let mut bytes = header.encode();
         let start = Mark { offset: first, position: bytes.len() as u64 };
-        group.write(sequence, first, &mut bytes);
+        self.packer.write(&group, &mut bytes);
         let file = match self.create(&name, &bytes) {
             Ok(file) => file,
             Err(error) => {
@@ -115,7 +126,7 @@ impl Writer {
         let position = bytes.len() as u64;
         let known = Known::new(first, 0, self.newest_at);
         let segment = Arc::new(Segment::new(name, sequence, first, true, known));
-        segment.grow(start, Mark { offset: first + group.events(), position }, group.newest_at());
+        segment.grow(start, Mark { offset: group.end(), position }, group.newest_at);
         self.log.add(Arc::clone(&segment));
         self.log.add_bytes(position);
         Ok(Open { segment, file, position })

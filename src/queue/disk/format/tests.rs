@@ -28,9 +28,13 @@ fn record() -> impl Strategy<Value = Record> {
 
 /// The header and the payload of a written group.
 fn written(records: &[Record], sequence: u64, first: u64) -> (GroupHeader, Vec<u8>) {
-    let group = Group::pack(records).unwrap();
+    written_by(&mut Packer::default(), records, sequence, first)
+}
+
+fn written_by(packer: &mut Packer, records: &[Record], sequence: u64, first: u64) -> (GroupHeader, Vec<u8>) {
+    let group = packer.pack(records).unwrap();
     let mut bytes = Vec::new();
-    group.write(sequence, first, &mut bytes);
+    packer.write(&group.at(sequence, first), &mut bytes);
     assert_eq!(bytes.len() as u64, group.size_bytes());
     (GroupHeader::decode(&bytes).unwrap(), bytes.split_off(HEADER_BYTES))
 }
@@ -159,6 +163,18 @@ fn a_group_is_compressed_when_it_is_worth_it() {
 }
 
 #[test]
+fn a_group_does_not_depend_on_those_that_were_packed_before() {
+    let noise = |bytes: usize| -> String { std::iter::repeat_with(fastrand::alphanumeric).take(bytes).collect() };
+    let mut packer = Packer::default();
+    for text in ["a".repeat(5000), noise(4 << 20), "ab".repeat(100_000), noise(100), noise(5000), "a".repeat(5000)] {
+        let records = [a_record(&text)];
+        assert_eq!(written_by(&mut packer, &records, 1, 7), written(&records, 1, 7));
+    }
+    packer.pack(&[a_record("{}")]).unwrap();
+    assert!(packer.raw.capacity() + packer.compressed.capacity() <= 2 * KEPT_BYTES_MAX);
+}
+
+#[test]
 fn events_of_one_group_share_their_sources_name_and_one_text() {
     let (header, payload) = written(&[a_record("{}"), a_record("[]")], 1, 0);
     let entries = header.entries(&payload).unwrap();
@@ -175,5 +191,5 @@ fn no_other_file_is_taken_for_a_segment() {
     {
         assert_eq!(parse_segment_name(name), None, "{name}");
     }
-    assert!(Group::pack(&[]).is_err());
+    assert!(Packer::default().pack(&[]).is_err());
 }
