@@ -32,9 +32,10 @@ pub enum NotTaken {
 
 /// Runs what goes on when a request has been answered. A host that must know of it puts one into the request's
 /// extensions; without one, it is a task like any other.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Deferrer {
-    run: Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>,
+    /// `None`: as a task.
+    run: Option<Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>>,
     /// When the host ends what was deferred.
     pub until: Option<Instant>,
 }
@@ -47,20 +48,15 @@ pub struct Queued(pub Arc<dyn Queue>);
 impl Deferrer {
     /// One of a host that ends what was deferred at a time.
     pub fn new(until: Instant, run: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
-        Self { run: Arc::new(run), until: Some(until) }
+        Self { run: Some(Arc::new(run)), until: Some(until) }
     }
 
     /// Has this go on after the answer. It is begun at once.
     pub fn defer(&self, work: impl Future<Output = ()> + Send + 'static) {
-        (self.run)(work.boxed());
-    }
-}
-
-impl Default for Deferrer {
-    /// A task like any other.
-    fn default() -> Self {
-        let run = |work: BoxFuture<'static, ()>| drop(tokio::spawn(work));
-        Self { run: Arc::new(run), until: None }
+        match &self.run {
+            Some(run) => run(work.boxed()),
+            None => drop(tokio::spawn(work)),
+        }
     }
 }
 
