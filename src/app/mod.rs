@@ -24,7 +24,7 @@ use crate::config::Target;
 use crate::deliver::errand::Errands;
 use crate::deliver::overflow::OVERFLOW_SHARE;
 use crate::deliver::{Fleet, FollowError};
-use crate::ingest::{self, Door, Handed, Intake, Queued, Script, ServeOptions, Settings, Tls, TlsError};
+use crate::ingest::{self, Door, Entrance, Handed, Intake, Queued, Script, ServeOptions, Settings, Tls, TlsError};
 use crate::plan::{Metrics, QueueKind, QueueSettings, Server};
 use crate::queue::dedup::Dedup;
 use crate::queue::disk::{Disk, OpenError, Options};
@@ -214,7 +214,8 @@ impl App {
             tls: self.tls.clone(),
             ..ServeOptions::default()
         };
-        ingest::serve(listener, ingest::router(Arc::clone(&self.door)), options, self.closing.clone()).await;
+        let entrance = Entrance::front(Arc::clone(&self.door));
+        ingest::serve(listener, entrance, options, self.closing.clone()).await;
         self.finish(server.shutdown_timeout / DOOR_SHARE * (DOOR_SHARE - 1)).await;
         #[cfg(unix)]
         if let Some(commands) = commands {
@@ -228,7 +229,7 @@ impl App {
     fn serve_watchers(&self, listener: TcpListener, gone: CancellationToken) -> io::Result<()> {
         tracing::info!("metrics are at http://{}/metrics", listener.local_addr()?);
         let options = ServeOptions { connections_max: WATCHERS_MAX, ..ServeOptions::default() };
-        tokio::spawn(ingest::serve(listener, ingest::watch_router(Arc::clone(&self.door)), options, gone));
+        tokio::spawn(ingest::serve(listener, Entrance::watch(Arc::clone(&self.door)), options, gone));
         Ok(())
     }
 

@@ -26,9 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::Router;
 use axum::body::{Body, HttpBody};
-use axum::extract::State;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, USER_AGENT};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, Version};
@@ -102,8 +100,15 @@ pub struct Settings {
     pub trusted: Box<Trusted>,
     /// The browser SDK, if it is served here.
     pub script: Option<Script>,
-    /// Whether [`router`] answers `/metrics`; [`watch_router`] always does.
+    /// Whether [`Entrance::front`] answers `/metrics`; [`Entrance::watch`] always does.
     pub shows_metrics: bool,
+}
+
+/// What a listener serves: the door, by all paths or by those for whoever watches us.
+#[derive(Clone)]
+pub struct Entrance {
+    door: Arc<Door>,
+    side: Side,
 }
 
 /// Which listener a request came in by.
@@ -131,18 +136,36 @@ impl Default for Settings {
     }
 }
 
-// === impl Door ===
+// === impl Entrance ===
 
-/// Every path, at one door.
-///
-/// The paths are told apart by a table of our own, because axum's would see `//v1/batch` and `/v1/import/` as strangers.
-pub fn router(door: Arc<Door>) -> Router {
-    Router::new().fallback(serve_request).with_state((door, Side::Front))
-}
+impl Entrance {
+    /// Every path, at one door.
+    ///
+    /// The paths are told apart by a table of our own, because axum's would see `//v1/batch` and `/v1/import/` as strangers;
+    /// and a router around that table would cost more than the table.
+    #[must_use]
+    pub fn front(door: Arc<Door>) -> Self {
+        Self { door, side: Side::Front }
+    }
 
-/// `/metrics`, `/health` and `/ready` alone, for a listener that senders do not reach.
-pub fn watch_router(door: Arc<Door>) -> Router {
-    Router::new().fallback(serve_request).with_state((door, Side::Watch))
+    /// `/metrics`, `/health` and `/ready` alone, for a listener that senders do not reach.
+    #[must_use]
+    pub fn watch(door: Arc<Door>) -> Self {
+        Self { door, side: Side::Watch }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let received_at = self.door.handed.clock.now();
+        let (head, body) = request.into_parts();
+        let answer = AssertUnwindSafe(self.door.answer(self.side, &head, body, received_at)).catch_unwind().await;
+        let reply = answer.unwrap_or_else(|_| {
+            // The panic's own message went to the panic hook; the path may hold a write key.
+            tracing::error!(route = ?Route::of(head.uri.path()).map(Route::methods), "answering a request panicked");
+            Reply::Panicked
+        });
+        self.door.finish(&head, reply)
+    }
 }
 
 /// Answers one request for a host that reads and writes the connections itself: the answer is whole.
@@ -151,24 +174,14 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let response = serve_request(State((door, Side::Front)), request.map(Body::new)).await;
+    let response = Entrance::front(door).answer(request.map(Body::new)).await;
     let (head, body) = response.into_parts();
     // Our answers are in memory: there is nothing that could break off.
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
     Response::from_parts(head, body)
 }
 
-async fn serve_request(State((door, side)): State<(Arc<Door>, Side)>, request: Request<Body>) -> Response<Body> {
-    let received_at = door.handed.clock.now();
-    let (head, body) = request.into_parts();
-    let answer = AssertUnwindSafe(door.answer(side, &head, body, received_at)).catch_unwind().await;
-    let reply = answer.unwrap_or_else(|_| {
-        // The panic's own message went to the panic hook; the path may hold a write key.
-        tracing::error!(route = ?Route::of(head.uri.path()).map(Route::methods), "answering a request panicked");
-        Reply::Panicked
-    });
-    door.finish(&head, reply)
-}
+// === impl Door ===
 
 impl Door {
     /// A door that takes what `handed.policy` allows into `handed.queue`.

@@ -1,14 +1,14 @@
-//! The accept loop: sockets in, requests to the router, and an orderly end.
+//! The accept loop: sockets in, requests to the door, and an orderly end.
 //!
 //! `axum::serve` sets no timer, so a client that holds half a head stays for ever; it has no cap on connections, no TLS,
 //! and a drain without an end. Here everything a client can make us wait for has a bound.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
@@ -21,8 +21,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower::Service;
 
+use super::Entrance;
 use super::caller::Peer;
 use super::patience::{Activity, Patience, Patient};
 use super::tls::Tls;
@@ -49,7 +49,7 @@ pub struct ServeOptions {
 
 /// What all connections share.
 struct Shared {
-    router: Router,
+    entrance: Entrance,
     http: auto::Builder<TokioExecutor>,
     options: ServeOptions,
     shutdown: CancellationToken,
@@ -88,9 +88,14 @@ impl Default for ServeOptions {
 /// Serves until `shutdown` is cancelled and then until every connection has ended or `shutdown_timeout` is over.
 ///
 /// Give the [`super::Door`] the same token, so that late requests hear `503`. Returns how many connections had to be cut.
-pub async fn serve(listener: TcpListener, router: Router, options: ServeOptions, shutdown: CancellationToken) -> usize {
+pub async fn serve(
+    listener: TcpListener,
+    entrance: Entrance,
+    options: ServeOptions,
+    shutdown: CancellationToken,
+) -> usize {
     let slots = Arc::new(Semaphore::new(options.connections_max));
-    let shared = Arc::new(Shared { router, http: http(), options, shutdown: shutdown.clone() });
+    let shared = Arc::new(Shared { entrance, http: http(), options, shutdown: shutdown.clone() });
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     while let Some(Some((stream, address, slot))) = shutdown.run_until_cancelled(accept(&listener, &slots)).await {
@@ -160,11 +165,11 @@ where
         let under_way = activity.begin();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);
-        let answer = shared.router.clone().call(request);
+        let entrance = shared.entrance.clone();
         async move {
-            let answer = answer.await;
+            let answer = entrance.answer(request).await;
             drop(under_way);
-            answer
+            Ok::<_, Infallible>(answer)
         }
     });
     if let Err(error) = watcher.watch(shared.http.serve_connection(io, service)).await {

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use libroseg::attempt::{DeadLetter, DestinationName};
 use libroseg::clock::Clock;
 use libroseg::event::{Event, SourceName};
-use libroseg::ingest::{Counts, Door, Handed, Queued, ServeOptions, Settings, router, serve};
+use libroseg::ingest::{Counts, Door, Entrance, Handed, Queued, ServeOptions, Settings, serve};
 use libroseg::queue::{
     Ack, AppendError, Attachment, Books, Delivery, Entry, History, LetterId, Offset, Queue, ReadLimit, Report,
     Settlement, StorageError, Verified,
@@ -261,7 +261,7 @@ impl Setup {
         let door = Arc::new(Door::new(handed, self.settings));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let served = tokio::spawn(serve(listener, router(Arc::clone(&door)), self.options, closing.clone()));
+        let served = tokio::spawn(serve(listener, Entrance::front(Arc::clone(&door)), self.options, closing.clone()));
         TestDoor { address, door, queue, policy, closing, served }
     }
 }

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use libroseg::app::App;
 use libroseg::attempt::{DeadLetter, DestinationName};
 use libroseg::clock::Clock;
-use libroseg::ingest::{self, ServeOptions};
+use libroseg::ingest::{self, Entrance, ServeOptions};
 use libroseg::queue::Books;
 use libroseg::reload::Reload;
 use serde_json::{Value, json};
@@ -75,8 +75,8 @@ impl TestApp {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let router = ingest::router(Arc::clone(&app.door));
-        tokio::spawn(ingest::serve(listener, router, ServeOptions::default(), stop.clone()));
+        let entrance = Entrance::front(Arc::clone(&app.door));
+        tokio::spawn(ingest::serve(listener, entrance, ServeOptions::default(), stop.clone()));
         Self { app, clock, address, folder, client: super::client(), stop }
     }
 
