@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::log::{Record, Writer};
+use crate::attempt::DestinationName;
+use crate::event::Event;
 use crate::queue::AppendError;
 use crate::queue::dedup::{Dedup, Print};
 
@@ -31,9 +33,9 @@ struct Waiting {
 
 /// Events that come in together, are stored together or not at all, and are answered.
 struct Request {
-    records: Vec<Record>,
-    /// Whether repetitions are to be left out.
-    is_new: bool,
+    events: Vec<Event>,
+    /// The one destination they are put back for; `None`: they are new, for all, and repetitions are to be left out.
+    only: Option<DestinationName>,
     answer: oneshot::Sender<Result<(), AppendError>>,
 }
 
@@ -85,15 +87,15 @@ impl Inbox {
     /// Hands events in; `None` when the thread has ended.
     pub(super) fn push(
         &self,
-        records: Vec<Record>,
-        is_new: bool,
+        events: Vec<Event>,
+        only: Option<DestinationName>,
     ) -> Option<oneshot::Receiver<Result<(), AppendError>>> {
         let (answer, receiver) = oneshot::channel();
         let mut waiting = self.waiting();
         if waiting.is_closed {
             return None;
         }
-        waiting.requests.push(Request { records, is_new, answer });
+        waiting.requests.push(Request { events, only, answer });
         let is_asleep = std::mem::take(&mut waiting.is_asleep);
         drop(waiting);
         if is_asleep {
@@ -150,7 +152,7 @@ impl Appender {
             let mut group = Group::default();
             let mut bytes = 0;
             for request in requests {
-                let more: usize = request.records.iter().map(|record| record.event.json.len()).sum();
+                let more: usize = request.events.iter().map(|event| event.json.len()).sum();
                 if bytes > 0 && bytes + more > GROUP_BYTES_MAX {
                     self.write(std::mem::take(&mut group));
                     bytes = 0;
@@ -164,16 +166,17 @@ impl Appender {
 
     /// Adds a request to a group, but for what was stored before.
     fn admit(&mut self, request: Request, group: &mut Group) {
-        for record in request.records {
-            let print = request.is_new.then(|| self.dedup.print(&record.event));
-            match print {
-                Some(print) if !self.dedup.remember(print, record.event.received_at) => group.duplicates += 1,
-                Some(print) => {
-                    group.prints.push(print);
-                    group.records.push(record);
+        group.records.reserve(request.events.len());
+        for event in request.events {
+            if request.only.is_none() {
+                let print = self.dedup.print(&event);
+                if !self.dedup.remember(print, event.received_at) {
+                    group.duplicates += 1;
+                    continue;
                 }
-                None => group.records.push(record),
+                group.prints.push(print);
             }
+            group.records.push(Record { event, only: request.only.clone() });
         }
         group.answers.push(request.answer);
     }

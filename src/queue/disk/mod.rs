@@ -48,7 +48,7 @@ use appender::{Appender, Inbox};
 use files::{Files, Folder};
 use keeper::{Desk, Keeper};
 use ledger::Ledger;
-use log::{Log, Record};
+use log::Log;
 use meter::Meter;
 use reading::Readers;
 use state::State;
@@ -307,9 +307,9 @@ impl Shared {
         self.ledger().place(destination).is_some_and(|place| place.mode == Some(Mode::Skips))
     }
 
-    async fn append(&self, records: Vec<Record>, is_new: bool) -> Result<(), AppendError> {
+    async fn append(&self, events: Vec<Event>, only: Option<DestinationName>) -> Result<(), AppendError> {
         let gone = || AppendError::Unavailable(ENDED.to_owned());
-        match self.inbox.push(records, is_new) {
+        match self.inbox.push(events, only) {
             Some(answer) => answer.await.unwrap_or_else(|_| Err(gone())),
             None => Err(gone()),
         }
@@ -346,17 +346,14 @@ impl Queue for Disk {
     }
 
     fn append(&self, events: Vec<Event>) -> BoxFuture<'_, Result<(), AppendError>> {
-        let records = events.into_iter().map(|event| Record { event, only: None }).collect();
-        self.shared.append(records, true).boxed()
+        self.shared.append(events, None).boxed()
     }
 
     fn put_back(&self, destination: &DestinationName, events: Vec<Event>) -> BoxFuture<'_, Result<(), AppendError>> {
-        let only = Some(destination.clone());
-        let records = events.into_iter().map(|event| Record { event, only: only.clone() }).collect();
         let destination = destination.clone();
         async move {
             let was_skipping = self.shared.is_skipping(&destination);
-            self.shared.append(records, false).await?;
+            self.shared.append(events, Some(destination.clone())).await?;
             // That they are for it, unlike what comes meanwhile, is in the state only.
             if was_skipping || self.shared.is_skipping(&destination) {
                 self.flush().await.map_err(|error| AppendError::Unavailable(error.to_string()))?;
