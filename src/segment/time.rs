@@ -138,12 +138,12 @@ pub(super) fn push_quoted(out: &mut Vec<u8>, instant: Timestamp) {
     for (start, number) in [(6, at.month()), (9, at.day()), (12, at.hour()), (15, at.minute()), (18, at.second())] {
         put_digits(&mut text[start..start + 2], number.unsigned_abs().into());
     }
-    put_digits(&mut text[21..], nanos);
-    let digits = match (nanos % 1_000_000, nanos % 1_000) {
-        (0, _) => 3,
-        (_, 0) => 6,
-        _ => 9,
+    let (digits, fraction) = match (nanos % 1_000_000, nanos % 1_000) {
+        (0, _) => (3, nanos / 1_000_000),
+        (_, 0) => (6, nanos / 1_000),
+        _ => (9, nanos),
     };
+    put_digits(&mut text[21..21 + digits], fraction);
     out.extend_from_slice(&text[..21 + digits]);
     out.extend_from_slice(b"Z\"");
 }
