@@ -70,8 +70,11 @@ impl<'a> Layers<'a> {
                 continue;
             }
             reached.push(preset);
-            let (document, _) = DeTable::parse_recoverable(preset.text);
-            open.extend(named_presets(document.get_ref()));
+            // Few presets stand on others, and to find that they do not is cheaper than to parse them for it.
+            if preset.text.contains("extends") {
+                let (document, _) = DeTable::parse_recoverable(preset.text);
+                open.extend(named_presets(document.get_ref()));
+            }
         }
         reached
     }

@@ -1,7 +1,7 @@
 //! The file and the presets that it reaches, one after the other as one text.
 //!
 //! A place is a range of bytes of that text, whichever of them it lies in. For this each preset is parsed behind as many
-//! line breaks as there are bytes before it.
+//! blanks as there are bytes before it: to the parser they are the indentation of its first line.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ struct Part {
     preset: &'static Preset,
     /// Where it begins.
     start: usize,
-    /// The preset behind so many line breaks.
+    /// The preset behind so many blanks.
     padded: String,
 }
 
@@ -37,7 +37,7 @@ impl Texts {
             texts.all.push('\n');
             let start = texts.all.len();
             texts.all.push_str(preset.text);
-            let padded = "\n".repeat(start) + preset.text;
+            let padded = " ".repeat(start) + preset.text;
             texts.parts.push(Part { preset, start, padded });
         }
         texts
