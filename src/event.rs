@@ -137,7 +137,9 @@ impl Event {
     /// # Errors
     /// Never for an event that `segment` read; a text damaged in storage is not JSON any more.
     pub fn open(&self) -> Result<Message, serde_json::Error> {
-        let value = serde_json::from_slice(&self.json)?;
+        // Looked at once as a whole instead of text by text.
+        let json = std::str::from_utf8(&self.json).map_err(serde::de::Error::custom)?;
+        let value = serde_json::from_str(json)?;
         Ok(Message { source: self.source.clone(), value: Arc::new(value) })
     }
 }
