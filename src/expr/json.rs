@@ -4,8 +4,12 @@
 //! A piece of an event is written straight from its tree. Only what a template made counts against the cap, because
 //! only that can be a bomb.
 
+use std::io;
+
 use minijinja::Value;
+use serde::Serialize as _;
 use serde_json::Value as Json;
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
 
 use super::node::{ItemList, Node, Record, Shape};
 use super::{EvalError, Omit};
@@ -20,6 +24,10 @@ pub(super) struct Writer<'a> {
     end_max: usize,
     max_bytes: usize,
 }
+
+/// JSON as it stands inside of a string of JSON: its strings' quotes and escapes are escaped once more, and there is
+/// nothing else to escape.
+struct Quoted;
 
 impl<'a> Writer<'a> {
     /// A writer that appends to `out` and makes at most `max_bytes`.
@@ -209,10 +217,42 @@ pub(super) fn is_omitted(json: &[u8], omit: Omit) -> bool {
     }
 }
 
-fn serialize<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+/// Appends a string of JSON that holds this JSON as text.
+pub(super) fn quoted(out: &mut Vec<u8>, json: &Json) {
+    out.push(b'"');
+    let mut serializer = Serializer::with_formatter(&mut *out, Quoted);
+    json.serialize(&mut serializer).expect("a Vec takes every byte and JSON keys are strings");
+    out.push(b'"');
+}
+
+pub(super) fn serialize<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(out, value).expect("a Vec takes every byte and JSON keys are strings");
 }
 
 fn engine(error: &minijinja::Error) -> EvalError {
     EvalError::new(error.to_string())
+}
+
+// === impl Quoted ===
+
+impl Formatter for Quoted {
+    fn begin_string<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b"\\\"")
+    }
+
+    fn end_string<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b"\\\"")
+    }
+
+    fn write_char_escape<W: ?Sized + io::Write>(&mut self, out: &mut W, escape: CharEscape) -> io::Result<()> {
+        let mut once = Vec::with_capacity(6);
+        CompactFormatter.write_char_escape(&mut once, escape)?;
+        for byte in once {
+            if matches!(byte, b'"' | b'\\') {
+                out.write_all(b"\\")?;
+            }
+            out.write_all(&[byte])?;
+        }
+        Ok(())
+    }
 }

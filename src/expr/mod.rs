@@ -12,6 +12,7 @@ pub mod why;
 mod json;
 mod names;
 mod node;
+mod plain;
 mod query;
 mod scan;
 mod text;

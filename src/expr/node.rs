@@ -172,6 +172,18 @@ fn number_value(number: &serde_json::Number) -> Value {
     Value::from(number.as_f64().unwrap_or(f64::NAN))
 }
 
+/// Whether a piece of JSON counts as true, as its value does.
+pub(super) fn is_true(json: &Json) -> bool {
+    match json {
+        Json::Null => false,
+        Json::Bool(bool) => *bool,
+        Json::Number(number) => number.as_f64() != Some(0.0),
+        Json::String(text) => !text.is_empty(),
+        Json::Array(list) => !list.is_empty(),
+        Json::Object(map) => !map.is_empty(),
+    }
+}
+
 fn walk<'a>(json: &'a Json, path: &[String]) -> Option<&'a Json> {
     path.iter().try_fold(json, |json, name| json.as_object()?.get(name))
 }

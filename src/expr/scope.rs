@@ -12,7 +12,7 @@ use minijinja::value::{Object, ObjectRepr};
 use serde_json::Value as Json;
 
 use super::filter::Selection;
-use super::node::{ItemList, Node};
+use super::node::{self, ItemList, Node};
 use super::template::Template;
 use super::{EACH_MAX, EACH_MAX_BYTES, ELEMENTS_MAX, EvalError, OUTPUT_MAX_BYTES, Value, functions};
 use crate::event::{Message, SourceName};
@@ -251,6 +251,14 @@ impl<'a> Found<'a> {
     /// The same without a hold on where it was found.
     fn detached<'b>(self) -> Found<'b> {
         Found::Value(self.into_value())
+    }
+
+    /// Whether it counts as true, as the engine counts.
+    pub(super) fn is_true(&self) -> bool {
+        match self {
+            Self::Inside(node, fields) => node.json_at(fields).is_some_and(node::is_true),
+            Self::Value(value) => value.is_true(),
+        }
     }
 
     pub(super) fn into_value(self) -> Value {

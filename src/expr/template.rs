@@ -1,8 +1,8 @@
 //! Templates with types: `"{{ expression }}"` alone keeps the value's type, anything else renders text.
 //!
-//! A string without braces is itself. A plain path such as `{{ context.page.url }}` is walked without the engine; text
-//! with holes is cut into literals and expressions; only `{% %}` blocks become templates of the engine. As in Jinja,
-//! one line break at the end of a string with braces is dropped. Nothing here knows where a value goes.
+//! A string without braces is itself. A plain path such as `{{ context.page.url }}`, or a choice of some, is walked without
+//! the engine; text with holes is cut into literals and expressions; only `{% %}` blocks become templates of the engine.
+//! As in Jinja, one line break at the end of a string with braces is dropped. Nothing here knows where a value goes.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,7 +12,8 @@ use minijinja::{AutoEscape, Environment, ErrorKind, Expression, Output, State, U
 
 use super::json::Writer;
 use super::names::{self, Call, CallKind};
-use super::scan::{self, Piece, PieceKind, TokenKind};
+use super::plain::{self, Plain};
+use super::scan::{self, Piece, PieceKind, Token, TokenKind};
 use super::scope::{Found, LetError};
 use super::{
     Escape, EvalError, FUEL, Mistake, OUTPUT_MAX_BYTES, Omit, Scope, Value, did_you_mean, excerpt, functions, json,
@@ -61,6 +62,8 @@ struct Code {
 enum Run {
     /// Dotted names: walked, no engine.
     Path(Vec<String>),
+    /// What is told without the engine unless it fails.
+    Plain(Plain, Expression<'static, 'static>),
     /// Anything else.
     Expression(Expression<'static, 'static>),
 }
@@ -260,24 +263,20 @@ impl Template {
     }
 
     fn append_json(&self, scope: &Scope, omit: Omit, out: &mut Vec<u8>) -> Result<bool, EvalError> {
-        let mut writer = Writer::new(out, omit, scope.output_max_bytes());
-        if let Kind::Whole(Code { run: Run::Path(path), range }) = &self.kind {
-            match scope.find(path).map_err(|error| error.at(range.clone()))? {
-                Found::Inside(node, fields) => match node.json_at(fields) {
-                    Some(json) => writer.json(json),
-                    None => return Ok(false),
-                },
-                Found::Value(value) if value.is_undefined() => return Ok(false),
-                Found::Value(value) => writer.value(&value)?,
+        let start = out.len();
+        if let Kind::Whole(Code { run: Run::Plain(plain, _), .. }) = &self.kind {
+            if let Some(is_written) = plain.write_json(scope, omit, out) {
+                return Ok(is_written);
             }
-            return Ok(true);
+            out.truncate(start);
         }
-        let value = self.value(scope)?;
-        if value.is_undefined() {
-            return Ok(false);
-        }
-        writer.value(&value)?;
-        Ok(true)
+        let found = match &self.kind {
+            Kind::Whole(Code { run: Run::Path(path), range }) => {
+                scope.find(path).map_err(|error| error.at(range.clone()))?
+            }
+            Kind::Constant(_) | Kind::Whole(_) | Kind::Text(_) | Kind::Block(_) => Found::Value(self.value(scope)?),
+        };
+        plain::write(found, &mut Writer::new(out, omit, scope.output_max_bytes()))
     }
 
     /// Appends the value as text; `false` and nothing written when it is missing, or null, as a whole.
@@ -368,10 +367,13 @@ impl Code {
     fn value(&self, scope: &Scope, text: &str) -> Result<Value, EvalError> {
         match &self.run {
             Run::Path(path) => scope.find(path).map(Found::into_value).map_err(|error| error.at(self.range.clone())),
-            Run::Expression(expression) => {
-                expression.eval(scope.to_value()).map_err(|error| eval_error(&error, text, self.range.start))
-            }
+            Run::Plain(plain, expression) => plain.value(scope).map_or_else(|| self.eval(expression, scope, text), Ok),
+            Run::Expression(expression) => self.eval(expression, scope, text),
         }
+    }
+
+    fn eval(&self, expression: &Expression<'_, '_>, scope: &Scope, text: &str) -> Result<Value, EvalError> {
+        expression.eval(scope.to_value()).map_err(|error| eval_error(&error, text, self.range.start))
     }
 
     fn push(&self, scope: &Scope, escape: Escape, text: &str, out: &mut String) -> Result<(), EvalError> {
@@ -490,22 +492,26 @@ fn from_parts(mut parts: Vec<Part>) -> Kind {
 impl Code {
     fn compile(text: &str, piece: &Piece) -> Result<Self, Mistake> {
         let range = piece.inner.clone();
-        if let Some(path) = plain_path(text, piece) {
+        if let Some(path) = path(text, &piece.tokens) {
             return Ok(Self { run: Run::Path(path), range });
         }
         let source = text[range.clone()].to_owned();
         let compiled = ENVIRONMENT.compile_expression_owned(source);
         let expression = compiled.map_err(|error| syntax_mistake(&error, text, &range))?;
-        Ok(Self { run: Run::Expression(expression), range })
+        let run = match Plain::read(text, &piece.tokens) {
+            Some(plain) => Run::Plain(plain, expression),
+            None => Run::Expression(expression),
+        };
+        Ok(Self { run, range })
     }
 }
 
 /// `a.b.c`, whose root is a name and no constant of the language.
-fn plain_path(text: &str, piece: &Piece) -> Option<Vec<String>> {
+pub(super) fn path(text: &str, tokens: &[Token]) -> Option<Vec<String>> {
     const CONSTANTS: [&str; 6] = ["true", "false", "none", "True", "False", "None"];
     let word = |range: &Range<usize>| &text[range.clone()];
     let mut path = Vec::new();
-    for (index, token) in piece.tokens.iter().enumerate() {
+    for (index, token) in tokens.iter().enumerate() {
         match (index % 2, token.kind) {
             (0, TokenKind::Word) => path.push(word(&token.range).to_owned()),
             (1, TokenKind::Sign) if word(&token.range) == "." => {}
@@ -514,7 +520,15 @@ fn plain_path(text: &str, piece: &Piece) -> Option<Vec<String>> {
     }
     let first = path.first()?;
     let is_name = !CONSTANTS.contains(&first.as_str()) && !functions::is_function(first) && first != "not";
-    (piece.tokens.len() % 2 == 1 && is_name).then_some(path)
+    (tokens.len() % 2 == 1 && is_name).then_some(path)
+}
+
+/// What `{}`, or a text in quotes, comes to.
+pub(super) fn constant(text: &str, tokens: &[Token]) -> Option<Value> {
+    let source = &text[tokens.first()?.range.start..tokens.last()?.range.end];
+    let is_constant = source == "{}" || matches!(tokens, [token] if token.kind == TokenKind::Text);
+    let compile = || ENVIRONMENT.compile_expression_owned(source.to_owned()).ok();
+    is_constant.then(compile)??.eval(()).ok()
 }
 
 /// Whether the names within these bytes are settled when the file is.
