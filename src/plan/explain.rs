@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::bigquery::InsertId;
 use super::error::name_in_path;
-use super::select::when_place;
+use super::select::{Call, when_place};
 use super::trace::Secrets;
 use super::{Condition, Destination, Each, Mapping, Rule};
 use crate::event::Message;
@@ -147,7 +147,7 @@ impl Destination {
         if let Some(by) = is_taken_by {
             return RuleExplained { wants: Wants::After(by), ..explained };
         }
-        if !rule.is_triggered_by(scope.json()) {
+        if !rule.is_triggered_by(Call::of(scope.json())) {
             return RuleExplained { wants: Wants::OtherEvents, ..explained };
         }
         explained.when = asked(&rule.when, scope, &explained.place, secrets);

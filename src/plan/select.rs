@@ -17,6 +17,13 @@ pub struct Matches<'a> {
     pub scope: Scope,
 }
 
+/// What `on` asks of an event: looked up once for all rules.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'e> {
+    kind: Kind,
+    name: Option<&'e str>,
+}
+
 // === impl Destination ===
 
 impl Destination {
@@ -27,7 +34,8 @@ impl Destination {
     /// # Errors
     /// When a condition fails on this event.
     pub fn select(&self, message: &Message, now: Timestamp) -> Result<Option<Matches<'_>>, RuleError> {
-        if !self.takes_from(message) || !self.rules.iter().any(|rule| rule.is_triggered_by(&message.value)) {
+        let call = Call::of(&message.value);
+        if !self.takes_from(message) || !self.rules.iter().any(|rule| rule.is_triggered_by(call)) {
             return Ok(None);
         }
         let scope = Scope::event(&self.names, message, now);
@@ -37,7 +45,7 @@ impl Destination {
         if !all_hold(&self.when, &scope).map_err(|(index, error)| self.error(None, error).within(when_place(index)))? {
             return Ok(None);
         }
-        let rules = self.matching_rules(&scope)?;
+        let rules = self.matching_rules(call, &scope)?;
         Ok((!rules.is_empty()).then_some(Matches { rules, scope }))
     }
 
@@ -89,9 +97,9 @@ impl Destination {
         sample.keeps(scope).map_err(|error| self.error(None, error).within("sample.by"))
     }
 
-    fn matching_rules(&self, scope: &Scope) -> Result<Vec<&Rule>, RuleError> {
+    fn matching_rules(&self, call: Option<Call<'_>>, scope: &Scope) -> Result<Vec<&Rule>, RuleError> {
         let mut rules = Vec::with_capacity(1);
-        for rule in self.rules.iter().filter(|rule| rule.is_triggered_by(scope.json())) {
+        for rule in self.rules.iter().filter(|rule| rule.is_triggered_by(call)) {
             let holds = all_hold(&rule.when, scope)
                 .map_err(|(index, error)| self.error(Some(rule), error).within(when_place(index)))?;
             if holds {
@@ -118,11 +126,25 @@ pub(super) fn when_place(index: usize) -> String {
     format!("when[{index}]")
 }
 
-// === impl Rule, Trigger, Condition ===
+// === impl Call, Rule, Trigger, Condition ===
+
+impl<'e> Call<'e> {
+    /// What an event says of itself; `None` when it is none of the six.
+    pub(super) fn of(event: &'e Json) -> Option<Self> {
+        let text = |key: &str| event.get(key).and_then(Json::as_str);
+        let kind = text("type")?.parse::<Kind>().ok()?;
+        let name = match kind {
+            Kind::Track => "event",
+            Kind::Page | Kind::Screen | Kind::Identify | Kind::Group | Kind::Alias => "name",
+        };
+        Some(Self { kind, name: text(name) })
+    }
+}
 
 impl Rule {
-    pub(super) fn is_triggered_by(&self, event: &Json) -> bool {
-        self.on.is_empty() || self.on.iter().any(|trigger| trigger.matches(event))
+    pub(super) fn is_triggered_by(&self, call: Option<Call<'_>>) -> bool {
+        let fits = |call: Call<'_>| self.on.iter().any(|trigger| trigger.fits(call.kind, call.name));
+        self.on.is_empty() || call.is_some_and(fits)
     }
 }
 
@@ -130,13 +152,7 @@ impl Trigger {
     /// Whether an event is of this call and, where a name is asked for, has it.
     #[must_use]
     pub fn matches(&self, event: &Json) -> bool {
-        let text = |key: &str| event.get(key).and_then(Json::as_str);
-        let Some(kind) = text("type").and_then(|word| word.parse::<Kind>().ok()) else { return false };
-        let name = match kind {
-            Kind::Track => "event",
-            Kind::Page | Kind::Screen | Kind::Identify | Kind::Group | Kind::Alias => "name",
-        };
-        self.fits(kind, text(name))
+        Call::of(event).is_some_and(|call| self.fits(call.kind, call.name))
     }
 
     /// Whether it is about such an event: one of this call with this name (a track's `event`).
