@@ -215,10 +215,10 @@ impl Destination {
     fn body<'a>(
         &self,
         rule: &Rule,
-        items: impl Iterator<Item = &'a Item>,
+        items: impl Iterator<Item = &'a Item> + Clone,
         now: Timestamp,
     ) -> Result<Option<Body>, EvalError> {
-        let mut bodies = items.filter_map(|item| item.body.clone());
+        let mut bodies = items.filter_map(|item| item.body.as_ref());
         let encoding = if self.is_http() { rule.request.encoding } else { Encoding::Ndjson };
         if rule.request.insert.is_some() {
             return Ok(Some(Body::new(encoding, insert_all(bodies))));
@@ -226,9 +226,9 @@ impl Destination {
         let json = match (encoding, &rule.batch) {
             (Encoding::Ndjson, _) => return Ok(Some(Body::new(encoding, lines(bodies)))),
             (Encoding::Text, _) => return Ok(Some(Body::new(encoding, joined(bodies, b"", b"\n", b"")))),
-            (Encoding::Json | Encoding::Form | Encoding::Multipart, None) => bodies.next(),
+            (Encoding::Json | Encoding::Form | Encoding::Multipart, None) => bodies.next().cloned(),
             (Encoding::Json | Encoding::Form | Encoding::Multipart, Some(batch)) => {
-                Some(self.envelope(rule, batch, bodies.collect(), now)?)
+                Some(self.envelope(rule, batch, bodies.cloned().collect(), now)?)
             }
         };
         json.map(|json| Body::of_json(encoding, json)).transpose()
@@ -243,9 +243,9 @@ impl Destination {
         now: Timestamp,
     ) -> Result<Bytes, EvalError> {
         if rule.request.insert.is_some() {
-            return Ok(insert_all(items.into_iter()));
+            return Ok(insert_all(items.iter()));
         }
-        let Some(mapping) = &batch.body else { return Ok(joined(items.into_iter(), b"[", b",", b"]")) };
+        let Some(mapping) = &batch.body else { return Ok(joined(items.iter(), b"[", b",", b"]")) };
         let size: usize = items.iter().map(|item| item.len() + 1).sum();
         let mut out = Vec::with_capacity(size + 128);
         let scope = Scope::batch(&self.names, Items { json: items }, now);
@@ -284,29 +284,31 @@ impl Body {
     }
 }
 
-fn lines(bodies: impl Iterator<Item = Bytes>) -> Bytes {
-    let mut out = Vec::new();
+fn lines<'a>(bodies: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes {
+    let mut out = Vec::with_capacity(bodies.clone().map(|body| body.len() + 1).sum());
     for body in bodies {
-        out.extend_from_slice(&body);
+        out.extend_from_slice(body);
         out.push(b'\n');
     }
     out.into()
 }
 
-fn joined(bodies: impl Iterator<Item = Bytes>, open: &[u8], between: &[u8], close: &[u8]) -> Bytes {
-    let mut out = open.to_vec();
+fn joined<'a>(bodies: impl Iterator<Item = &'a Bytes> + Clone, open: &[u8], between: &[u8], close: &[u8]) -> Bytes {
+    let size = bodies.clone().map(|body| body.len() + between.len()).sum::<usize>() + open.len() + close.len();
+    let mut out = Vec::with_capacity(size);
+    out.extend_from_slice(open);
     for (index, body) in bodies.enumerate() {
         if index > 0 {
             out.extend_from_slice(between);
         }
-        out.extend_from_slice(&body);
+        out.extend_from_slice(body);
     }
     out.extend_from_slice(close);
     out.into()
 }
 
 /// Rows as BigQuery wants them. A bad one must not keep the others out.
-fn insert_all(rows: impl Iterator<Item = Bytes>) -> Bytes {
+fn insert_all<'a>(rows: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes {
     joined(rows, b"{\"skipInvalidRows\":true,\"rows\":[", b",", b"]}")
 }
 
