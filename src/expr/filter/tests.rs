@@ -265,6 +265,8 @@ proptest! {
 
     #[test]
     fn conditions_agree_with_the_library(filter in any_predicate(), document in any_document()) {
+        // As a whole condition it is about the document, and to the library about its children.
+        prop_assume!(!filter.starts_with(PREDICATE_OPEN));
         let parsed = read_predicate(&filter).unwrap();
         let ours = Filter::parse(&filter);
         // We bound how often a path may say `..`; the library does not.
