@@ -8,7 +8,7 @@ use super::*;
 use crate::event::Kind;
 use crate::queue::disk::files::Folder;
 
-const SEGMENT_BYTES_MAX: u64 = 4096;
+const SEGMENT_BYTES_MAX: u64 = 2048;
 
 fn open(dir: &Path, known_end: u64) -> (Log, Writer, Recovery) {
     Log::open(Arc::new(Folder::open(dir).unwrap()), SEGMENT_BYTES_MAX, known_end).unwrap()
