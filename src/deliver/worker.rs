@@ -80,7 +80,7 @@ pub(crate) struct Look {
 }
 
 /// Events handed out by one read: few enough that a read's rendering never holds the thread for long.
-const READ_EVENTS_MAX: usize = 256;
+const READ_EVENTS_MAX: usize = 64;
 
 /// Bytes of events handed out by one read.
 const READ_BYTES_MAX: usize = 4 << 20;
