@@ -309,7 +309,8 @@ impl GroupHeader {
             Codec::Raw => Some(Bytes::copy_from_slice(stored)),
             Codec::Zstd => {
                 let mut raw = Vec::with_capacity(self.raw_bytes as usize);
-                let len = UNPACKER.with_borrow_mut(|zstd| zstd.as_mut()?.decompress_to_buffer(stored, &mut raw).ok())?;
+                let len =
+                    UNPACKER.with_borrow_mut(|zstd| zstd.as_mut()?.decompress_to_buffer(stored, &mut raw).ok())?;
                 (len == self.raw_bytes as usize).then(|| raw.into())
             }
         }
