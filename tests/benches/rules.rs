@@ -7,8 +7,7 @@ mod support;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
-use libroseg::event::Event;
-use libroseg::event::{Kind, Message};
+use libroseg::event::{Event, Kind, Message};
 use libroseg::expr::filter::Filter;
 use libroseg::expr::template::Template;
 use libroseg::expr::{Names, Scope};
@@ -18,7 +17,9 @@ use libroseg::segment::{Call, Limits};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use support::{batch, bigquery, compile, now, print_ratios, read, track, write_by_hand};
+use support::{
+    BODY, batch, bigquery, by_hand, compile, map, message, now, print_ratios, read, stored, track, write_by_hand,
+};
 
 /// What the program allocates with.
 #[global_allocator]
@@ -55,46 +56,6 @@ products = { type = "array", minItems = 1, items = { type = "object", required =
 [destinations.http]
 url = "http://127.0.0.1/"
 "#;
-
-/// The same row as the body of any HTTP destination: what is left of the cost without columns and an envelope.
-const BODY: &str = r#"
-[sources.bench]
-write_keys = ["key"]
-[destinations.http]
-url = "http://127.0.0.1/"
-[destinations.http.body]
-message_id   = "{{ messageId }}"
-timestamp    = "{{ timestamp }}"
-type         = "{{ type }}"
-user_id      = "{{ userId }}"
-anonymous_id = "{{ anonymousId }}"
-event        = "{{ event }}"
-properties   = "{{ (properties or {}) | json }}"
-context      = "{{ (context or {}) | json }}"
-traits       = "{{ (traits or {}) | json }}"
-"#;
-
-fn by_hand(event: &Value) -> Vec<u8> {
-    let mut row = Vec::with_capacity(512);
-    write_by_hand(event, &mut row);
-    row
-}
-
-fn stored() -> Event {
-    let mut reading = read(track(1).to_string().as_bytes(), Call::One(Kind::Track), &Limits::default());
-    reading.events.remove(0)
-}
-
-fn message() -> Message {
-    stored().open().expect("a stored event opens")
-}
-
-fn map(plan: &Plan, message: &Message, event: &Event) -> usize {
-    let destination = &plan.destinations[0];
-    let matches = destination.select(message, now()).expect("the filters run").expect("a rule matches");
-    let items = destination.render(&matches, &event.message_id).expect("the mapping runs");
-    items[0].size_bytes()
-}
 
 fn several(events: usize) -> Vec<Event> {
     read(batch(events).as_bytes(), Call::Batch, &Limits { batch_bytes_max: 4 << 20, ..Limits::default() }).events

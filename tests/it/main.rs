@@ -28,6 +28,7 @@ mod full_disk;
 mod google;
 mod healthcheck;
 mod init;
+mod instructions;
 mod isolation;
 mod layers;
 mod limits;

@@ -5,6 +5,7 @@
 # Chromium comes from apt, where this script may: as root, or in CI. Elsewhere install it, or set CHROMIUM to its path.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+source ../apt.sh
 
 # installed FOLDER FILE...: whether FOLDER was filled from these very files.
 installed() {
@@ -18,17 +19,6 @@ stamp() {
   local stamp="$1/.installed"
   shift
   cat "$@" | sha256sum >"$stamp"
-}
-
-apt_install() {
-  local sudo=()
-  [[ "$(id -u)" == 0 ]] || sudo=(sudo --non-interactive)
-  "${sudo[@]}" apt-get update --quiet --quiet
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --quiet --no-install-recommends "$@"
-}
-
-may_install() {
-  command -v apt-get >/dev/null && [[ "$(id -u)" == 0 || "${CI:-}" == true ]]
 }
 
 if ! installed node_modules package.json package-lock.json; then

@@ -7,11 +7,29 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use libroseg::config::{self, Environment};
-use libroseg::event::{MessageId, SourceName};
+use libroseg::event::{Event, Kind, Message, MessageId, SourceName};
 use libroseg::plan::Plan;
 use libroseg::segment::{Arrival, Call, Envelope, Limits, Reading};
 use serde::Serialize;
 use serde_json::{Value, json};
+
+/// The same row as the body of any HTTP destination: what is left of the cost without columns and an envelope.
+pub(crate) const BODY: &str = r#"
+[sources.bench]
+write_keys = ["key"]
+[destinations.http]
+url = "http://127.0.0.1/"
+[destinations.http.body]
+message_id   = "{{ messageId }}"
+timestamp    = "{{ timestamp }}"
+type         = "{{ type }}"
+user_id      = "{{ userId }}"
+anonymous_id = "{{ anonymousId }}"
+event        = "{{ event }}"
+properties   = "{{ (properties or {}) | json }}"
+context      = "{{ (context or {}) | json }}"
+traits       = "{{ (traits or {}) | json }}"
+"#;
 
 /// A track call as a browser sends it, some 700 bytes.
 pub(crate) fn track(n: usize) -> Value {
@@ -52,6 +70,25 @@ pub(crate) fn read(body: &[u8], call: Call, limits: &Limits) -> Reading {
         plans: None,
         new_id: &|| MessageId::from("made"),
     })
+}
+
+/// A track call as the queue holds it.
+pub(crate) fn stored() -> Event {
+    let mut reading = read(track(1).to_string().as_bytes(), Call::One(Kind::Track), &Limits::default());
+    reading.events.remove(0)
+}
+
+/// The same, opened for the rules.
+pub(crate) fn message() -> Message {
+    stored().open().expect("a stored event opens")
+}
+
+/// Has a plan's only destination make its only item of an event; answers how many bytes it has.
+pub(crate) fn map(plan: &Plan, message: &Message, event: &Event) -> usize {
+    let destination = &plan.destinations[0];
+    let matches = destination.select(message, now()).expect("the filters run").expect("a rule matches");
+    let items = destination.render(&matches, &event.message_id).expect("the mapping runs");
+    items[0].size_bytes()
 }
 
 pub(crate) fn compile(text: &str) -> Plan {
@@ -113,6 +150,13 @@ pub(crate) fn write_by_hand(event: &Value, out: &mut Vec<u8>) {
         traits: json("traits"),
     };
     serde_json::to_writer(out, &Insert { id: row.message_id, json: row }).expect("a row is JSON");
+}
+
+/// The row of an event, alone.
+pub(crate) fn by_hand(event: &Value) -> Vec<u8> {
+    let mut row = Vec::with_capacity(512);
+    write_by_hand(event, &mut row);
+    row
 }
 
 /// Prints how the medians of the run just made compare to their baselines, and the goal where there is one.
