@@ -88,10 +88,10 @@ fn rules(bench: &mut Bench) {
     for count in RULES {
         let costs = FILTERS.map(|filter| {
             let mut rules = String::new();
-            for n in 0..count {
-                let _ = write!(rules, "[destinations.d0.rules.r{n}]\n{filter}\n");
+            for _ in 0..count {
+                let _ = write!(rules, "[[destinations.d0.rules]]\n{filter}\n");
             }
-            rules.push_str("[destinations.d0.rules.all]\n");
+            rules.push_str("[[destinations.d0.rules]]\n");
             cost(bench, &traffic, bench.growth_events * 2, 1, &rules)
         });
         println!("{count:>8} {:>22.2} {:>22.2}", costs[0], costs[1]);
