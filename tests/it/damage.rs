@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
-use libroseg::event::Kind;
+use libroseg::event::{Event, Kind};
 use libroseg::queue::disk::files::{Files as _, Folder};
-use libroseg::queue::disk::log::{Gap, Log};
+use libroseg::queue::disk::log::{Gap, Log, Record};
 
 use crate::support::records::{SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, is_record, open, read_from, record, records};
 use crate::support::sim::Sim;
@@ -278,7 +278,7 @@ fn a_file_of_a_newer_version_is_an_error_that_says_so() {
     let (sim, groups) = three_segments();
     // A right checksum under the next version, in the first segment's header.
     sim.damage(&groups[0].file, |bytes| {
-        bytes[8] = 2;
+        bytes[8] += 1;
         let checksum = crc32fast::hash(&bytes[..52]).to_le_bytes();
         bytes[52..56].copy_from_slice(&checksum);
     });
@@ -308,31 +308,61 @@ fn reading_a_segment_in_small_pieces_reads_its_bytes_a_few_times_at_most() {
     assert!(sim.read_bytes() - before < 200 << 10, "{} bytes read", sim.read_bytes() - before);
 }
 
-/// Files written by format version 1: `web` tracks one event, then 40 that are compressed, and one for `crm` alone.
-#[test]
-fn a_log_of_format_version_1_stays_readable() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/log/v1");
-    let home = tempfile::tempdir().unwrap();
-    let folder = Folder::open(home.path()).unwrap();
-    for file in fs::read_dir(fixture).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), home.path().join(file.file_name())).unwrap();
-    }
-    assert_eq!(folder.list().unwrap().len(), 3, "two segments and the lock");
-    let (log, _, recovery) = Log::open(Arc::new(folder), SEGMENT_BYTES_MAX, 0).unwrap();
-    assert_eq!((recovery.end, recovery.torn_bytes, recovery.damaged), (42, 0, 0));
+/// What the logs in tests/fixtures/log hold: one event of `web`, then 40 that are compressed, and one for `crm` alone.
+fn of_fixture(offset: u64) -> Record {
+    let received_at: Timestamp = "2026-01-02T03:04:05.123456789Z".parse().unwrap();
+    let event = Event {
+        source: "web".into(),
+        kind: Kind::ALL[usize::try_from(offset % 6).unwrap()],
+        message_id: format!("id-{offset}").into(),
+        received_at: received_at + SignedDuration::from_secs(offset.cast_signed()),
+        json: format!(r#"{{"type":"track","messageId":"id-{offset}","n":{offset}}}"#).into(),
+    };
+    Record { event, only: (offset == 41).then(|| "crm".into()) }
+}
 
-    let (entries, gaps) = read_from(&log, 0, 1 << 20);
-    assert!(gaps.is_empty());
-    assert!(entries.keys().copied().eq(0..42));
-    for (offset, entry) in &entries {
-        let event = &entry.event;
-        assert_eq!(event.source.as_str(), "web");
-        assert_eq!(event.message_id.as_str(), format!("id-{offset}"));
-        assert_eq!(event.json, format!(r#"{{"type":"track","messageId":"id-{offset}","n":{offset}}}"#));
-        let received_at: Timestamp = "2026-01-02T03:04:05.123456789Z".parse().unwrap();
-        assert_eq!(event.received_at, received_at + SignedDuration::from_secs(offset.cast_signed()));
-        assert_eq!(event.kind, Kind::ALL[usize::try_from(offset % 6).unwrap()]);
-        assert_eq!(entry.only.as_ref().map(ToString::to_string), (*offset == 41).then(|| "crm".to_owned()));
+fn fixture(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/log").join(version)
+}
+
+/// Writes a log as this version does; older ones cannot be made any more.
+fn make_fixture(version: &str) {
+    let home = tempfile::tempdir().unwrap();
+    let (log, mut writer, _) = Log::open(Arc::new(Folder::open(home.path()).unwrap()), SEGMENT_BYTES_MAX, 0).unwrap();
+    for offsets in [0..1, 1..41, 41..42] {
+        if offsets.start == 41 {
+            writer.roll();
+        }
+        writer.append(&offsets.map(of_fixture).collect::<Vec<_>>()).unwrap();
+    }
+    fs::create_dir_all(fixture(version)).unwrap();
+    for segment in log.segments() {
+        fs::copy(home.path().join(&segment.name), fixture(version).join(&segment.name)).unwrap();
+    }
+}
+
+#[test]
+fn a_log_of_every_format_version_stays_readable() {
+    if std::env::var_os("UPDATE_FIXTURES").is_some() {
+        make_fixture("v2");
+    }
+    for version in ["v1", "v2"] {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folder::open(home.path()).unwrap();
+        for file in fs::read_dir(fixture(version)).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), home.path().join(file.file_name())).unwrap();
+        }
+        assert_eq!(folder.list().unwrap().len(), 3, "{version}: two segments and the lock");
+        let (log, _, recovery) = Log::open(Arc::new(folder), SEGMENT_BYTES_MAX, 0).unwrap();
+        assert_eq!((recovery.end, recovery.torn_bytes, recovery.damaged), (42, 0, 0), "{version}");
+
+        let (entries, gaps) = read_from(&log, 0, 1 << 20);
+        assert!(gaps.is_empty(), "{version}");
+        assert!(entries.keys().copied().eq(0..42), "{version}");
+        for (offset, entry) in &entries {
+            let expected = of_fixture(*offset);
+            assert_eq!((&entry.event, &entry.only), (&expected.event, &expected.only), "{version}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The bytes of the log's files: what is written, and what may be believed when it is read. Nothing here opens a file.
 //!
-//! # The format, version 1
+//! # The format, version 2
 //!
 //! A file ("segment") is a header and then groups of events, one right after the other. Numbers are little endian;
 //! checksums are CRC-32 (IEEE). A segment's name is `{sequence}-{first event}.log`, ten and twenty digits or more: with a
@@ -21,7 +21,7 @@
 //! | --- | --- | --- |
 //! | 0 | 4 | `F7` `GRP` |
 //! | 4 | 1 | format version |
-//! | 5 | 1 | payload as it is (0), or compressed as one frame of Zstandard (2); 1 was LZ4 before the first release |
+//! | 5 | 1 | payload as it is (0), or compressed: one block of LZ4 (1), or one frame of Zstandard (2) |
 //! | 6 | 2 | 0 |
 //! | 8 | 4 | bytes of the payload as stored |
 //! | 12 | 4 | bytes of the payload as it is |
@@ -54,6 +54,8 @@
 //! that says so, never damage. Older versions stay readable: a segment is never rewritten, and a new version begins
 //! with a new segment.
 //!
+//! Version 1 had no Zstandard. LZ4 is no longer written.
+//!
 //! The magics are no UTF-8, so that no event's text can pass for a header.
 
 use std::cell::RefCell;
@@ -70,7 +72,7 @@ use crate::event::{Event, Kind, SourceName};
 use crate::queue::{Entry, Offset};
 
 /// The version that is written, and the newest that is read.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Bytes of either header.
 pub(super) const HEADER_BYTES: usize = 56;
@@ -103,6 +105,9 @@ const SAVING_MIN: usize = 8;
 /// quarter; higher levels save a hundredth more and take half as long again.
 const LEVEL: i32 = 1;
 
+/// One LZ4 length byte stands for at most this many bytes: what claims more was not compressed by us.
+const LZ4_RATIO_MAX: usize = 255;
+
 /// A block of Zstandard stands for 128 KiB at most and takes four bytes at least (RFC 8878, section 3.1.1.2): what claims
 /// more was not compressed by us.
 const ZSTD_RATIO_MAX: usize = (128 << 10) / 4;
@@ -134,6 +139,7 @@ pub(super) struct GroupHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Codec {
     Raw,
+    Lz4,
     Zstd,
 }
 
@@ -263,6 +269,7 @@ impl GroupHeader {
         let (stored, raw) = (self.stored_bytes as usize, self.raw_bytes as usize);
         let fits = match self.codec {
             Codec::Raw => stored == raw,
+            Codec::Lz4 => raw <= stored.saturating_mul(LZ4_RATIO_MAX),
             Codec::Zstd => raw <= stored.saturating_mul(ZSTD_RATIO_MAX),
         };
         let holds_events = self.events > 0 && (self.events as usize).saturating_mul(EVENT_BYTES) <= raw;
@@ -307,6 +314,11 @@ impl GroupHeader {
     fn unpack(&self, stored: &[u8]) -> Option<Bytes> {
         match self.codec {
             Codec::Raw => Some(Bytes::copy_from_slice(stored)),
+            Codec::Lz4 => {
+                let mut raw = vec![0; self.raw_bytes as usize];
+                let len = lz4_flex::block::decompress_into(stored, &mut raw).ok()?;
+                (len == raw.len()).then(|| raw.into())
+            }
             Codec::Zstd => {
                 let mut raw = Vec::with_capacity(self.raw_bytes as usize);
                 let len =
@@ -323,12 +335,13 @@ impl Codec {
     const fn byte(self) -> u8 {
         match self {
             Self::Raw => 0,
+            Self::Lz4 => 1,
             Self::Zstd => 2,
         }
     }
 
     fn of(byte: u8) -> Option<Self> {
-        [Self::Raw, Self::Zstd].into_iter().find(|codec| codec.byte() == byte)
+        [Self::Raw, Self::Lz4, Self::Zstd].into_iter().find(|codec| codec.byte() == byte)
     }
 }
 
@@ -397,7 +410,7 @@ impl Packer {
     fn stored(&self, codec: Codec) -> &[u8] {
         match codec {
             Codec::Raw => &self.raw,
-            Codec::Zstd => &self.compressed,
+            Codec::Lz4 | Codec::Zstd => &self.compressed,
         }
     }
 }

@@ -92,14 +92,14 @@ proptest! {
         payload in vec(any::<u8>(), 0..400),
         events in 1..20u32,
         raw_bytes in 0..2000u32,
-        is_compressed: bool,
+        codec in prop_oneof![Just(Codec::Raw), Just(Codec::Lz4), Just(Codec::Zstd)],
     ) {
         let mut magical = GROUP_MAGIC.to_vec();
         magical.push(VERSION);
         magical.extend_from_slice(&header[magical.len()..]);
         let _ = GroupHeader::decode(&resealed(magical)).map(|header| header.entries(&payload));
 
-        let (codec, raw_bytes) = if is_compressed { (Codec::Zstd, raw_bytes) } else { (Codec::Raw, len_u32(payload.len())) };
+        let raw_bytes = if codec == Codec::Raw { len_u32(payload.len()) } else { raw_bytes };
         let (whole, _) = written(&[a_record("{}")], 1, 0);
         let checksum = crc32fast::hash(&payload);
         let header = GroupHeader { codec, raw_bytes, stored_bytes: len_u32(payload.len()), checksum, events, ..whole };
