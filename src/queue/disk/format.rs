@@ -364,12 +364,13 @@ impl Packer {
         for record in records {
             encode_record(record, &mut self.raw);
         }
-        let (codec, stored_len) = self.compress()?;
+        let codec = self.compress()?;
+        let stored = self.stored(codec);
         Ok(GroupHeader {
             codec,
-            stored_bytes: len_u32(stored_len),
+            stored_bytes: len_u32(stored.len()),
             raw_bytes: len_u32(raw_len),
-            checksum: crc32fast::hash(&self.stored(codec)[..stored_len]),
+            checksum: crc32fast::hash(stored),
             events: len_u32(records.len()),
             first: 0,
             sequence: 0,
@@ -380,7 +381,7 @@ impl Packer {
     /// Writes down the group that was packed last, with a header that gives its place.
     pub(super) fn write(&self, header: &GroupHeader, out: &mut Vec<u8>) {
         out.extend(header.encode());
-        out.extend_from_slice(&self.stored(header.codec)[..header.stored_bytes as usize]);
+        out.extend_from_slice(self.stored(header.codec));
     }
 
     /// Forgets the last group, and gives memory back that few groups need.
@@ -391,11 +392,11 @@ impl Packer {
         self.compressed.shrink_to(KEPT_BYTES_MAX);
     }
 
-    /// Compresses the events if that is worth it. Answers what is to be stored, and how many bytes of it.
-    fn compress(&mut self) -> io::Result<(Codec, usize)> {
+    /// Compresses the events if that is worth it.
+    fn compress(&mut self) -> io::Result<Codec> {
         let raw = &*self.raw;
         if raw.len() < COMPRESSED_FROM_BYTES {
-            return Ok((Codec::Raw, raw.len()));
+            return Ok(Codec::Raw);
         }
         let zstd = match &mut self.zstd {
             Some(zstd) => zstd,
@@ -404,7 +405,7 @@ impl Packer {
         self.compressed.reserve(compress_bound(raw.len()));
         let len = zstd.compress_to_buffer(raw, &mut self.compressed)?;
         let is_worth_it = len <= raw.len() - raw.len() / SAVING_MIN;
-        Ok(if is_worth_it { (Codec::Zstd, len) } else { (Codec::Raw, raw.len()) })
+        Ok(if is_worth_it { Codec::Zstd } else { Codec::Raw })
     }
 
     fn stored(&self, codec: Codec) -> &[u8] {
