@@ -20,7 +20,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -45,7 +45,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
-use support::{compile, cpu_seconds, now, read, track};
+use support::{compile, cpu_seconds, now, read, target, track};
 
 /// Requests at the same time, and events in each.
 const SHAPES: [(usize, usize); 6] = [(1, 1), (1, 100), (16, 1), (16, 100), (64, 1), (64, 100)];
@@ -433,7 +433,7 @@ fn open(folder: &Path) -> Arc<dyn Queue> {
 }
 
 fn temporary_folder() -> TempDir {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let target = target();
     fs::create_dir_all(&target).expect("a folder for what is made");
     tempfile::Builder::new().prefix("durable-").tempdir_in(target).expect("a folder")
 }

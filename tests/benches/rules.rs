@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 use support::{
-    BODY, batch, bigquery, by_hand, compile, map, message, now, print_ratios, read, stored, track, write_by_hand,
+    BODY, batch, bigquery, by_hand, compile, map, message, now, print_ratios, read, several, stored, track,
+    write_by_hand,
 };
 
 /// What the program allocates with.
@@ -56,10 +57,6 @@ products = { type = "array", minItems = 1, items = { type = "object", required =
 [destinations.http]
 url = "http://127.0.0.1/"
 "#;
-
-fn several(events: usize) -> Vec<Event> {
-    read(batch(events).as_bytes(), Call::Batch, &Limits { batch_bytes_max: 4 << 20, ..Limits::default() }).events
-}
 
 fn opened(event: &Event) -> Message {
     event.open().expect("a stored event opens")

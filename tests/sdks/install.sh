@@ -6,29 +6,16 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ../apt.sh
+source ../stamps.sh
 
-# installed FOLDER FILE...: whether FOLDER was filled from these very files.
-installed() {
-  local stamp="$1/.installed"
-  shift
-  [[ -f "$stamp" && "$(<"$stamp")" == "$(cat "$@" | sha256sum)" ]]
-}
-
-# stamp FOLDER FILE...: remembers that it was.
-stamp() {
-  local stamp="$1/.installed"
-  shift
-  cat "$@" | sha256sum >"$stamp"
-}
-
-if ! installed node_modules package.json package-lock.json; then
+if ! made node_modules package.json package-lock.json; then
   echo "npm packages"
   # No package here needs its install script.
   npm ci --ignore-scripts --no-audit --no-fund
   stamp node_modules package.json package-lock.json
 fi
 
-if ! installed .venv requirements.txt; then
+if ! made .venv requirements.txt; then
   echo "python packages"
   rm -rf .venv
   if ! python3 -m venv .venv; then

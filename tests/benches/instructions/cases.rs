@@ -16,7 +16,7 @@ use libroseg::plan::{Compression, Destination, Item, Plan, Reply};
 use libroseg::segment::{Call, Limits};
 use serde_json::{Value, json};
 
-use crate::support::{BODY, batch, bigquery, by_hand, compile, map, message, now, read, stored, track};
+use crate::support::{BODY, batch, bigquery, by_hand, compile, map, message, now, read, several, stored, track};
 
 /// Something to be counted.
 pub(crate) struct Case {
@@ -153,7 +153,7 @@ const SERVICE: &str = "http://127.0.0.1";
 
 fn request() -> Run {
     let destination = destination();
-    let items: Vec<Item> = events().iter().map(|event| item(&destination, event)).collect();
+    let items: Vec<Item> = several(ROWS).iter().map(|event| item(&destination, event)).collect();
     run(move || {
         let mut packer = Packer::new(Arc::clone(&destination));
         let batches =
@@ -165,7 +165,7 @@ fn request() -> Run {
 
 fn request_by_hand() -> Run {
     let destination = destination();
-    let rows: Vec<Bytes> = events().iter().filter_map(|event| item(&destination, event).body).collect();
+    let rows: Vec<Bytes> = several(ROWS).iter().filter_map(|event| item(&destination, event).body).collect();
     run(move || {
         let mut body = b"{\"skipInvalidRows\":true,\"rows\":[".to_vec();
         for row in black_box(&rows) {
@@ -198,11 +198,6 @@ fn answer() -> String {
 
 fn destination() -> Arc<Destination> {
     Arc::clone(&compile(&bigquery(SERVICE)).destinations[0])
-}
-
-fn events() -> Vec<Event> {
-    let limits = Limits { batch_bytes_max: 4 << 20, ..Limits::default() };
-    read(batch(ROWS).as_bytes(), Call::Batch, &limits).events
 }
 
 fn item(destination: &Destination, event: &Event) -> Item {

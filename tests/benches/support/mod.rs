@@ -78,7 +78,12 @@ pub(crate) fn stored() -> Event {
     reading.events.remove(0)
 }
 
-/// The same, opened for the rules.
+/// Track calls as the queue holds them.
+pub(crate) fn several(events: usize) -> Vec<Event> {
+    read(batch(events).as_bytes(), Call::Batch, &Limits { batch_bytes_max: 4 << 20, ..Limits::default() }).events
+}
+
+/// One of them, opened for the rules.
 pub(crate) fn message() -> Message {
     stored().open().expect("a stored event opens")
 }
@@ -183,8 +188,12 @@ fn median_ns(bench: &str) -> Option<f64> {
 }
 
 fn home() -> PathBuf {
-    let target = || std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     std::env::var_os("CRITERION_HOME").map_or_else(|| target().join("criterion"), PathBuf::from)
+}
+
+/// The folder in which everything that is made is made.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
 }
 
 /// User and system time of this process, or of one of its threads, from proc(5): fields 14 and 15, of which the name in

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Bench;
-use super::client::{Pace, Until, drive};
-use super::report::{Goal, Limit, Picture};
+use super::client::{Pace, drive};
+use super::report::{Limit, Picture};
 use super::subject::Home;
 use super::traffic::{Size, Traffic};
 
@@ -77,12 +77,16 @@ fn idle(bench: &mut Bench) {
     let busy = subject.busy().saturating_sub(before);
     let resident = subject.usage().resident_bytes as f64 / MIB;
     println!("\nidle: {resident:.1} MiB, {:.2} ms of CPU in {} s", busy.as_secs_f64() * 1e3, IDLE.as_secs());
-    let mut goal = |name: &str, unit, ours, limit| {
-        bench.report.goal(Goal { name: name.to_owned(), unit, ours, baseline: None, limit: Limit::AtMost(limit) });
-    };
-    goal("7  idle: memory", "MiB", resident, 20.0);
-    goal("7  idle: CPU in a second", "ms", busy.as_secs_f64() * 1e3 / IDLE.as_secs_f64(), 1.0);
-    goal("8  start to first 200, empty", "ms", start.as_secs_f64() * 1e3, 50.0);
+    let report = &mut bench.report;
+    report.goal("7  idle: memory", "MiB", resident, None, Limit::AtMost(20.0));
+    report.goal(
+        "7  idle: CPU in a second",
+        "ms",
+        busy.as_secs_f64() * 1e3 / IDLE.as_secs_f64(),
+        None,
+        Limit::AtMost(1.0),
+    );
+    report.goal("8  start to first 200, empty", "ms", start.as_secs_f64() * 1e3, None, Limit::AtMost(50.0));
 }
 
 #[allow(clippy::cast_precision_loss, reason = "what is counted stays far below 2^52")]
@@ -92,8 +96,7 @@ fn one(bench: &Bench, traffic: &Rc<Traffic>, events: u64) -> Row {
     let rows = bench.sink.rows();
     let subject = home.start(&bench.binary);
     let before = subject.usage();
-    let pace = Pace { connections: CONNECTIONS, until: Until::Requests(events / BATCH), requests_per_second: None };
-    let answered = drive(subject.address, traffic, pace);
+    let answered = drive(subject.address, traffic, Pace::of(CONNECTIONS, events / BATCH));
     assert_eq!((answered.refused, answered.events), (0, events), "all of it is accepted");
     let filled = subject.usage().since(before);
     let disk_bytes = home.queue_bytes() as f64;
@@ -124,38 +127,35 @@ fn one(bench: &Bench, traffic: &Rc<Traffic>, events: u64) -> Row {
 fn goals(bench: &mut Bench, rows: &[Row]) {
     let Some(last) = rows.last() else { return };
     let thousands = last.events / 1e3;
-    let mut goal = |name: String, unit, ours, baseline, limit| {
-        bench.report.goal(Goal { name, unit, ours, baseline, limit });
-    };
-    goal(
+    bench.report.goal(
         format!("7  memory, {thousands:.0} thousand events wait"),
         "MiB",
         last.resident_mib,
         None,
         Limit::AtMost(64.0 + DEDUP_MIB),
     );
-    goal(
+    bench.report.goal(
         "7  memory, while they are delivered".to_owned(),
         "MiB",
         last.resident_mib_max,
         None,
         Limit::AtMost(64.0 + DEDUP_MIB),
     );
-    goal(
+    bench.report.goal(
         format!("8  start to first 200, {thousands:.0} thousand wait"),
         "ms",
         last.start_ms,
         None,
         Limit::AtMost(1000.0),
     );
-    goal("9  bytes on disk by bytes of JSON".to_owned(), "", last.disk, None, Limit::AtMost(0.25));
-    goal("9  bytes written by bytes on disk".to_owned(), "", last.written, Some(last.disk), Limit::RatioAtMost(1.3));
+    bench.report.goal("9  bytes on disk by bytes of JSON", "", last.disk, None, Limit::AtMost(0.25));
+    bench.report.goal("9  bytes written by bytes on disk", "", last.written, Some(last.disk), Limit::RatioAtMost(1.3));
     // Of a few thousand the system tells too little CPU time.
     if let Some(first) = rows.iter().find(|row| row.events >= 1e5).filter(|first| first.events < last.events) {
         let name = format!("10 CPU to deliver, {thousands:.0} thousand by {:.0} thousand", first.events / 1e3);
-        goal(name, "us", last.delivered_us, Some(first.delivered_us), Limit::RatioAtMost(1.1));
+        bench.report.goal(name, "us", last.delivered_us, Some(first.delivered_us), Limit::RatioAtMost(1.1));
         let name = format!("10 CPU to accept, {thousands:.0} thousand by {:.0} thousand", first.events / 1e3);
-        goal(name, "us", last.accepted_us, Some(first.accepted_us), Limit::RatioAtMost(1.1));
+        bench.report.goal(name, "us", last.accepted_us, Some(first.accepted_us), Limit::RatioAtMost(1.1));
     }
 }
 

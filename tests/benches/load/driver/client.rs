@@ -162,6 +162,11 @@ impl Pace {
     pub(crate) const fn full(connections: usize, time: Duration) -> Self {
         Self { connections, until: Until::Elapsed(time), requests_per_second: None }
     }
+
+    /// As fast as it takes them, until so many were sent.
+    pub(crate) const fn of(connections: usize, requests: u64) -> Self {
+        Self { connections, until: Until::Requests(requests), requests_per_second: None }
+    }
 }
 
 // === impl Answered ===

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::Bench;
-use super::client::{Pace, Until};
-use super::report::{Goal, Limit, Picture};
+use super::client::Pace;
+use super::report::{Limit, Picture};
 use super::subject::Home;
 use super::traffic::{Size, Traffic};
 use super::walk::until_delivered;
@@ -40,13 +40,13 @@ fn sizes(bench: &mut Bench) {
     }
     let slope = |from: (f64, f64), to: (f64, f64)| (to.1 - from.1) / (to.0 - from.0);
     let (first, middle, last) = (points[0], points[points.len() / 2], points[points.len() - 1]);
-    bench.report.goal(Goal {
-        name: "10 CPU for a further KiB, large events by small ones".to_owned(),
-        unit: "us",
-        ours: slope(middle, last),
-        baseline: Some(slope(first, middle)),
-        limit: Limit::RatioAtMost(1.2),
-    });
+    bench.report.goal(
+        "10 CPU for a further KiB, large events by small ones",
+        "us",
+        slope(middle, last),
+        Some(slope(first, middle)),
+        Limit::RatioAtMost(1.2),
+    );
     bench.report.picture(&Picture {
         file: "growth-size.svg",
         title: "Single events, from the door to one destination",
@@ -102,13 +102,13 @@ fn rules(bench: &mut Bench) {
     let [on, when] = lines;
     for (name, points) in [("`on`", &on), ("`when`", &when)] {
         let (first, last) = (points[0], points[points.len() - 1]);
-        bench.report.goal(Goal {
-            name: format!("4  a rule whose {name} does not match"),
-            unit: "us",
-            ours: (last.1 - first.1) / (last.0 - first.0),
-            baseline: None,
-            limit: Limit::AtMost(0.3),
-        });
+        bench.report.goal(
+            format!("4  a rule whose {name} does not match"),
+            "us",
+            (last.1 - first.1) / (last.0 - first.0),
+            None,
+            Limit::AtMost(0.3),
+        );
     }
     bench.report.picture(&Picture {
         file: "growth-rules.svg",
@@ -125,6 +125,5 @@ fn cost(bench: &Bench, traffic: &Rc<Traffic>, events: u64, destinations: u64, mo
     let home = Home::new(&super::config("disk", &all));
     let subject = home.start(&bench.binary);
     let requests = events.div_ceil(traffic.events_per_request as u64);
-    let pace = Pace { connections: CONNECTIONS, until: Until::Requests(requests), requests_per_second: None };
-    until_delivered(bench, &subject, destinations, traffic, pace).cpu_us
+    until_delivered(bench, &subject, destinations, traffic, Pace::of(CONNECTIONS, requests)).cpu_us
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::rc::Rc;
 
 use super::Bench;
-use super::client::{Pace, Until};
+use super::client::Pace;
 use super::subject::{Home, Subject};
 use super::traffic::{Size, Traffic};
 use super::walk::{Walked, until_delivered};
@@ -32,8 +32,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     );
     for (events, connections) in LOADS {
         let traffic = Rc::new(Traffic::new(events, Size::Mixed));
-        let until = Until::Requests(EVENTS / events as u64);
-        let pace = Pace { connections, until, requests_per_second: None };
+        let pace = Pace::of(connections, EVENTS / events as u64);
         for destinations in [0, 1] {
             let what = ["accept", "deliver"][usize::from(destinations > 0)];
             let declared = if destinations > 0 { super::destination(0, bench.sink.address, "") } else { String::new() };

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use plotters::prelude::*;
 
 /// A goal of ours, and what came of it.
-pub(crate) struct Goal {
-    pub(crate) name: String,
-    pub(crate) unit: &'static str,
-    pub(crate) ours: f64,
-    /// What ours was measured against, in the same run.
-    pub(crate) baseline: Option<f64>,
-    pub(crate) limit: Limit,
+struct Goal {
+    name: String,
+    unit: &'static str,
+    ours: f64,
+    baseline: Option<f64>,
+    limit: Limit,
 }
 
 /// What it should be.
@@ -62,8 +61,16 @@ impl Report {
         Self { goals: Vec::new(), folder }
     }
 
-    pub(crate) fn goal(&mut self, goal: Goal) {
-        self.goals.push(goal);
+    /// Notes what came of a goal: ours, and what it was measured against in the same run.
+    pub(crate) fn goal(
+        &mut self,
+        name: impl Into<String>,
+        unit: &'static str,
+        ours: f64,
+        baseline: Option<f64>,
+        limit: Limit,
+    ) {
+        self.goals.push(Goal { name: name.into(), unit, ours, baseline, limit });
     }
 
     pub(crate) fn picture(&self, picture: &Picture) {

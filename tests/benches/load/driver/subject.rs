@@ -169,10 +169,9 @@ pub(crate) fn post(address: SocketAddr, body: &str) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
-/// The folder in which everything that is made here is made.
+/// Where everything that is made here is made, from whichever folder a process runs in.
 pub(crate) fn target() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    std::path::absolute(target).expect("a folder")
+    std::path::absolute(super::support::target()).expect("a folder")
 }
 
 /// Keeps this thread, and all that it starts, on one core; a machine with one only is left alone.
