@@ -58,6 +58,7 @@
 //!
 //! The magics are no UTF-8, so that no event's text can pass for a header.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
@@ -296,12 +297,14 @@ impl GroupHeader {
         crc32fast::hash(stored) == self.checksum
     }
 
-    /// The events of a payload; `None` when it is damaged.
+    /// The events of a payload, each with a text of its own: whoever keeps one does not keep the group. `None` when the
+    /// payload is damaged.
     pub(super) fn entries(&self, stored: &[u8]) -> Option<Vec<Arc<Entry>>> {
         if !self.is_whole(stored) {
             return None;
         }
-        let mut raw = self.unpack(stored)?;
+        let raw = self.unpack(stored)?;
+        let mut raw = &*raw;
         let mut sources = Vec::new();
         let mut entries = Vec::with_capacity(self.events as usize);
         for offset in self.first..self.end() {
@@ -311,21 +314,20 @@ impl GroupHeader {
         raw.is_empty().then_some(entries)
     }
 
-    fn unpack(&self, stored: &[u8]) -> Option<Bytes> {
-        match self.codec {
-            Codec::Raw => Some(Bytes::copy_from_slice(stored)),
+    fn unpack<'a>(&self, stored: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        let mut raw = Vec::new();
+        let len = match self.codec {
+            Codec::Raw => return Some(stored.into()),
             Codec::Lz4 => {
-                let mut raw = vec![0; self.raw_bytes as usize];
-                let len = lz4_flex::block::decompress_into(stored, &mut raw).ok()?;
-                (len == raw.len()).then(|| raw.into())
+                raw.resize(self.raw_bytes as usize, 0);
+                lz4_flex::block::decompress_into(stored, &mut raw).ok()?
             }
             Codec::Zstd => {
-                let mut raw = Vec::with_capacity(self.raw_bytes as usize);
-                let len =
-                    UNPACKER.with_borrow_mut(|zstd| zstd.as_mut()?.decompress_to_buffer(stored, &mut raw).ok())?;
-                (len == self.raw_bytes as usize).then(|| raw.into())
+                raw.reserve_exact(self.raw_bytes as usize);
+                UNPACKER.with_borrow_mut(|zstd| zstd.as_mut()?.decompress_to_buffer(stored, &mut raw).ok())?
             }
-        }
+        };
+        (len == self.raw_bytes as usize).then(|| raw.into())
     }
 }
 
@@ -449,27 +451,26 @@ fn encode_record(record: &Record, out: &mut Vec<u8>) {
 }
 
 /// Takes one record off the front; `None` when it is none.
-fn decode_record(raw: &mut Bytes, sources: &mut Vec<SourceName>) -> Option<Record> {
+fn decode_record(raw: &mut &[u8], sources: &mut Vec<SourceName>) -> Option<Record> {
     let len = raw.get(..4)?.get_u32_le() as usize;
-    if len < EVENT_BYTES || len > raw.len() {
+    if len < EVENT_BYTES {
         return None;
     }
-    let mut record = raw.split_to(len);
-    let header = record.split_to(EVENT_BYTES);
+    let (header, mut texts) = raw.split_off(..len)?.split_at(EVENT_BYTES);
     let mut fields = &header[8..];
     let mut lens = [0; 3];
     lens.fill_with(|| fields.get_u32_le() as usize);
     let received_at = take_time(&mut fields)?;
-    let mut text = |len| (len <= record.len()).then(|| record.split_to(len));
+    let mut text = |len| texts.split_off(..len).and_then(|text| str::from_utf8(text).ok());
     let [source, id, only] = [text(lens[0])?, text(lens[1])?, text(lens[2])?];
     let only = match header[5] {
         0 => None,
-        1 => Some(str::from_utf8(&only).ok()?.into()),
+        1 => Some(only.into()),
         _ => return None,
     };
-    let source = source_name(str::from_utf8(&source).ok()?, sources);
-    let message_id = str::from_utf8(&id).ok()?.into();
-    let event = Event { source, kind: kind_of(header[4])?, message_id, received_at, json: record };
+    let source = source_name(source, sources);
+    let json = Bytes::copy_from_slice(texts);
+    let event = Event { source, kind: kind_of(header[4])?, message_id: id.into(), received_at, json };
     Some(Record { event, only })
 }
 
