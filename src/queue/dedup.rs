@@ -1,20 +1,26 @@
 //! Which messages were seen lately: an SDK that heard nothing sends again, and the second copy is not stored.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher as _, Hasher};
+use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
-use jiff::{SignedDuration, Timestamp};
+use hashbrown::HashTable;
+use jiff::Timestamp;
 
 use crate::event::Event;
 
-/// The ids of the latest events: those within a window, as many as fit.
+/// The ids of the latest events: those within a window, as many as fit. Some 50 bytes of memory each.
 pub struct Dedup {
-    window: SignedDuration,
+    window_ms: i64,
     ids_max: usize,
-    seen: HashMap<u64, u64, BuildPassOn>,
-    order: VecDeque<(Timestamp, u64)>,
+    /// Oldest first.
+    seen: VecDeque<Seen>,
+    /// The number of the first of `seen`. Numbers count on from 0 and begin again.
+    first: u32,
+    /// The numbers of those that are not forgotten, by print: a quarter of what the prints themselves would take here, in
+    /// a table that is never full.
+    numbers: HashTable<u32>,
     hashers: [RandomState; 2],
 }
 
@@ -22,12 +28,13 @@ pub struct Dedup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Print(u64, u64);
 
-/// A print is a hash already.
-#[derive(Clone, Copy, Default)]
-struct PassOn(u64);
+struct Seen {
+    at_ms: i64,
+    print: Print,
+}
 
-#[derive(Clone, Copy, Default)]
-struct BuildPassOn;
+/// What fits the numbers: far above what `dedup_ids` may say.
+const IDS_MAX: usize = u32::MAX as usize;
 
 // === impl Dedup ===
 
@@ -35,9 +42,14 @@ impl Dedup {
     /// Nothing seen. With a window of nothing, nothing ever is.
     #[must_use]
     pub fn new(window: Duration, ids_max: usize) -> Self {
-        let window = SignedDuration::try_from(window).unwrap_or(SignedDuration::MAX);
-        let (seen, order) = (HashMap::default(), VecDeque::new());
-        Self { window, ids_max, seen, order, hashers: Default::default() }
+        Self {
+            window_ms: i64::try_from(window.as_millis()).unwrap_or(i64::MAX),
+            ids_max: ids_max.min(IDS_MAX),
+            seen: VecDeque::new(),
+            first: 0,
+            numbers: HashTable::new(),
+            hashers: Default::default(),
+        }
     }
 
     /// What an event is remembered by.
@@ -59,77 +71,74 @@ impl Dedup {
     /// How many ids it knows.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.numbers.len()
     }
 
     /// Whether it knows none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.numbers.is_empty()
     }
 
     /// Whether an event of this print was stored within the window.
     #[must_use]
     pub fn has_seen(&self, print: Print) -> bool {
-        self.seen.get(&print.0) == Some(&print.1)
+        self.numbers.find(print.0, |number| at(&self.seen, self.first, *number).print == print).is_some()
     }
 
     /// Remembers an event that is stored at this time. Answers whether it was new.
     pub fn remember(&mut self, print: Print, now: Timestamp) -> bool {
-        if self.window.is_zero() {
+        if self.window_ms == 0 {
             return true;
         }
-        self.forget_old(now);
-        let before = self.seen.insert(print.0, print.1);
-        if before.is_none() {
-            self.order.push_back((now, print.0));
+        let now_ms = now.as_millisecond();
+        self.forget_old(now_ms);
+        if self.has_seen(print) {
+            return false;
         }
-        before != Some(print.1)
+        let number = self.next();
+        self.seen.push_back(Seen { at_ms: now_ms, print });
+        let (seen, first) = (&self.seen, self.first);
+        self.numbers.insert_unique(print.0, number, |number| at(seen, first, *number).print.0);
+        true
     }
 
     /// Forgets an event that was not stored after all. Of several the one remembered last is to be forgotten first.
     pub fn forget(&mut self, print: Print) {
-        self.seen.remove(&print.0);
+        let Ok(entry) = self.numbers.find_entry(print.0, |number| at(&self.seen, self.first, *number).print == print)
+        else {
+            return;
+        };
+        let (number, _) = entry.remove();
         // Senders come again and again while nothing can be stored: what they send must not push out what was.
-        if self.order.back().is_some_and(|(_, key)| *key == print.0) {
-            self.order.pop_back();
+        if number.wrapping_sub(self.first) as usize + 1 == self.seen.len() {
+            self.seen.pop_back();
         }
     }
 
-    fn forget_old(&mut self, now: Timestamp) {
-        while let Some((at, key)) = self.order.front() {
-            if now.duration_since(*at) < self.window && self.order.len() < self.ids_max {
+    /// The number of the one that is seen next.
+    fn next(&self) -> u32 {
+        self.first.wrapping_add(u32::try_from(self.seen.len()).expect("IDS_MAX is less"))
+    }
+
+    fn forget_old(&mut self, now_ms: i64) {
+        while let Some(oldest) = self.seen.front() {
+            if now_ms.saturating_sub(oldest.at_ms) < self.window_ms && self.seen.len() < self.ids_max {
                 return;
             }
-            self.seen.remove(key);
-            self.order.pop_front();
+            let (first, hash) = (self.first, oldest.print.0);
+            if let Ok(entry) = self.numbers.find_entry(hash, |number| *number == first) {
+                entry.remove();
+            }
+            self.seen.pop_front();
+            self.first = first.wrapping_add(1);
         }
     }
 }
 
-// === impl PassOn ===
-
-impl Hasher for PassOn {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // Only `u64` keys are hashed here; anything else still gets a value.
-        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, print: u64) {
-        self.0 = print;
-    }
-}
-
-impl std::hash::BuildHasher for BuildPassOn {
-    type Hasher = PassOn;
-
-    fn build_hasher(&self) -> PassOn {
-        PassOn::default()
-    }
+/// What a number stands for.
+fn at(seen: &VecDeque<Seen>, first: u32, number: u32) -> &Seen {
+    &seen[number.wrapping_sub(first) as usize]
 }
 
 // === impl Default ===
@@ -138,5 +147,70 @@ impl Default for Dedup {
     /// Off.
     fn default() -> Self {
         Self::new(Duration::ZERO, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn print(id: u64) -> Print {
+        // A few share what the table goes by.
+        Print(id / 2, id)
+    }
+
+    proptest! {
+        #[test]
+        fn it_knows_the_latest_within_the_window_but_for_those_that_were_not_stored(
+            steps in proptest::collection::vec((0..12_u64, 0..40_i64, any::<bool>()), 1..200),
+            ids_max in 1..10_usize,
+            first in prop_oneof![Just(0), Just(u32::MAX - 3)],
+        ) {
+            let mut dedup = Dedup { first, ..Dedup::new(Duration::from_millis(100), ids_max) };
+            let mut known: Vec<(i64, u64)> = Vec::new();
+            let mut now_ms = 0;
+            for (id, pause_ms, is_stored) in steps {
+                now_ms += pause_ms;
+                known.retain(|(at_ms, _)| now_ms - at_ms < 100);
+                if known.len() >= ids_max {
+                    known.remove(0);
+                }
+                let is_new = known.iter().all(|(_, other)| *other != id);
+                let now = Timestamp::from_millisecond(now_ms).unwrap();
+                prop_assert_eq!(dedup.remember(print(id), now), is_new);
+                prop_assert!(dedup.has_seen(print(id)));
+                match (is_new, is_stored) {
+                    (true, true) => known.push((now_ms, id)),
+                    (true, false) => dedup.forget(print(id)),
+                    (false, _) => {}
+                }
+                prop_assert_eq!(dedup.len(), known.len());
+                prop_assert!((0..12).all(|id| dedup.has_seen(print(id)) == known.iter().any(|(_, other)| *other == id)));
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_that_was_not_stored_makes_room_only_for_what_follows_it() {
+        let mut dedup = Dedup::new(Duration::from_secs(1), 3);
+        for id in 0..3 {
+            dedup.remember(print(id), Timestamp::UNIX_EPOCH);
+        }
+        dedup.forget(print(1));
+        dedup.remember(print(1), Timestamp::UNIX_EPOCH);
+        assert_eq!([0, 1, 2].map(|id| dedup.has_seen(print(id))), [false, true, true]);
+    }
+
+    #[test]
+    fn an_id_takes_fifty_bytes_however_many_come_and_go() {
+        const IDS_MAX: usize = 50_000;
+        let mut dedup = Dedup::new(Duration::from_hours(1), IDS_MAX);
+        for id in 0..20 * IDS_MAX as u64 {
+            dedup.remember(Print(dedup.hashers[0].hash_one(id), id), Timestamp::UNIX_EPOCH);
+        }
+        let bytes = dedup.seen.capacity() * size_of::<Seen>() + dedup.numbers.allocation_size();
+        assert!(bytes <= 50 * IDS_MAX, "{} bytes each", bytes / IDS_MAX);
     }
 }
