@@ -297,19 +297,22 @@ impl GroupHeader {
         crc32fast::hash(stored) == self.checksum
     }
 
-    /// The events of a payload, each with a text of its own: whoever keeps one does not keep the group. `None` when the
-    /// payload is damaged.
-    pub(super) fn entries(&self, stored: &[u8]) -> Option<Vec<Arc<Entry>>> {
+    /// Those of a payload's events whose offsets are wanted, each with a text of its own: whoever keeps one does not keep
+    /// the group. `None` when the payload is damaged.
+    pub(super) fn entries(&self, stored: &[u8], is_wanted: &dyn Fn(u64) -> bool) -> Option<Vec<Arc<Entry>>> {
         if !self.is_whole(stored) {
             return None;
         }
         let raw = self.unpack(stored)?;
         let mut raw = &*raw;
         let mut sources = Vec::new();
-        let mut entries = Vec::with_capacity(self.events as usize);
+        let mut entries = Vec::new();
         for offset in self.first..self.end() {
-            let record = decode_record(&mut raw, &mut sources)?;
-            entries.push(Arc::new(Entry::new(Offset(offset), record.event, record.only)));
+            let record = take_record(&mut raw)?;
+            if is_wanted(offset) {
+                let record = decode_record(record, &mut sources)?;
+                entries.push(Arc::new(Entry::new(Offset(offset), record.event, record.only)));
+            }
         }
         raw.is_empty().then_some(entries)
     }
@@ -450,13 +453,15 @@ fn encode_record(record: &Record, out: &mut Vec<u8>) {
     out.put_slice(&record.event.json);
 }
 
-/// Takes one record off the front; `None` when it is none.
-fn decode_record(raw: &mut &[u8], sources: &mut Vec<SourceName>) -> Option<Record> {
+/// Takes the bytes of one record off the front; `None` when they are not there.
+fn take_record<'a>(raw: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = raw.get(..4)?.get_u32_le() as usize;
-    if len < EVENT_BYTES {
-        return None;
-    }
-    let (header, mut texts) = raw.split_off(..len)?.split_at(EVENT_BYTES);
+    raw.split_off(..len)
+}
+
+/// `None` when the bytes are no record.
+fn decode_record(record: &[u8], sources: &mut Vec<SourceName>) -> Option<Record> {
+    let (header, mut texts) = record.split_at_checked(EVENT_BYTES)?;
     let mut fields = &header[8..];
     let mut lens = [0; 3];
     lens.fill_with(|| fields.get_u32_le() as usize);

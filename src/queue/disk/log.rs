@@ -20,7 +20,7 @@ pub use super::writer::Writer;
 use super::{recover, verify};
 use crate::attempt::DestinationName;
 use crate::event::Event;
-use crate::queue::{Entry, Verified};
+use crate::queue::{Entry, Offset, Verified};
 
 /// An event to be written, and for whom.
 #[derive(Clone, Debug)]
@@ -96,11 +96,15 @@ pub struct SegmentInfo {
     pub is_open: bool,
 }
 
-/// What a read has so far.
-struct Reading {
+/// What a read has so far, and what it is to have.
+struct Reading<'a> {
     chunk: Chunk,
     text_bytes: usize,
     bytes_max: usize,
+    /// It goes no further than the group before this offset.
+    until: u64,
+    /// Of other events nothing is kept.
+    is_wanted: &'a dyn Fn(u64) -> bool,
 }
 
 /// Files kept open for reading: enough for destinations that lag at different places, few beside a process's limit of
@@ -168,8 +172,33 @@ impl Log {
     /// # Errors
     /// A file cannot be read. Never for damage.
     pub fn read(&self, from: u64, bytes_max: usize) -> io::Result<Chunk> {
-        let end = self.end();
-        let mut reading = Reading { chunk: Chunk { next: from, ..Chunk::default() }, text_bytes: 0, bytes_max };
+        let chunk = Chunk { next: from, ..Chunk::default() };
+        self.read_all(Reading { chunk, text_bytes: 0, bytes_max, until: u64::MAX, is_wanted: &|_| true })
+    }
+
+    /// Reads single events by their offsets, which ascend; one that is damaged or was removed is missing. Blocks.
+    ///
+    /// # Errors
+    /// A file cannot be read. Never for damage.
+    pub fn pick(&self, offsets: &[Offset]) -> io::Result<Vec<Arc<Entry>>> {
+        let is_wanted = |offset| offsets.binary_search(&Offset(offset)).is_ok();
+        let mut found = Vec::new();
+        let mut next = 0;
+        for Offset(from) in offsets.iter().copied() {
+            if from < next {
+                continue;
+            }
+            let (chunk, until) = (Chunk { next: from, ..Chunk::default() }, from + 1);
+            let chunk =
+                self.read_all(Reading { chunk, text_bytes: 0, bytes_max: usize::MAX, until, is_wanted: &is_wanted })?;
+            next = chunk.next.max(until);
+            found.extend(chunk.entries);
+        }
+        Ok(found)
+    }
+
+    fn read_all(&self, mut reading: Reading<'_>) -> io::Result<Chunk> {
+        let (from, end) = (reading.chunk.next, self.end());
         while reading.chunk.next < end && !reading.is_enough() {
             if let Err(error) = self.read_on(&mut reading, end) {
                 if reading.chunk.next == from {
@@ -299,7 +328,7 @@ impl Log {
     }
 
     /// Reads from one segment, or passes a removed one.
-    fn read_on(&self, reading: &mut Reading, end: u64) -> io::Result<()> {
+    fn read_on(&self, reading: &mut Reading<'_>, end: u64) -> io::Result<()> {
         let segment = match self.at(reading.chunk.next) {
             Ok(segment) => segment,
             Err(next) => {
@@ -327,7 +356,13 @@ impl Log {
         }
     }
 
-    fn read_segment(&self, segment: &Segment, file: Arc<dyn File>, end: u64, reading: &mut Reading) -> io::Result<()> {
+    fn read_segment(
+        &self,
+        segment: &Segment,
+        file: Arc<dyn File>,
+        end: u64,
+        reading: &mut Reading<'_>,
+    ) -> io::Result<()> {
         let mut walk = segment.walk(file, reading.chunk.next, end, reading.bytes_max);
         while !reading.is_enough() {
             let Some(step) = walk.next()? else {
@@ -336,7 +371,7 @@ impl Log {
             };
             let missing = match step {
                 Step::Group(header, _) if header.end() <= reading.chunk.next => continue,
-                Step::Group(header, position) => match walk.entries(&header, position)? {
+                Step::Group(header, position) => match walk.entries(&header, position, &|at| reading.wants(at))? {
                     Some(entries) => {
                         reading.take(entries, header.end());
                         continue;
@@ -412,17 +447,20 @@ impl Chunk {
     }
 }
 
-impl Reading {
+impl Reading<'_> {
     fn is_enough(&self) -> bool {
-        !self.chunk.entries.is_empty() && self.text_bytes >= self.bytes_max
+        let is_full = !self.chunk.entries.is_empty() && self.text_bytes >= self.bytes_max;
+        is_full || self.chunk.next >= self.until
     }
 
-    /// Takes a group's entries, but for those before the asked offset.
+    fn wants(&self, offset: u64) -> bool {
+        offset >= self.chunk.next && (self.is_wanted)(offset)
+    }
+
+    /// Takes what was wanted of a group.
     fn take(&mut self, entries: Vec<Arc<Entry>>, end: u64) {
-        let wanted = entries.into_iter().filter(|entry| entry.offset.0 >= self.chunk.next);
-        let before = self.chunk.entries.len();
-        self.chunk.entries.extend(wanted);
-        self.text_bytes += self.chunk.entries[before..].iter().map(|entry| entry.event.json.len()).sum::<usize>();
+        self.text_bytes += entries.iter().map(|entry| entry.event.json.len()).sum::<usize>();
+        self.chunk.entries.extend(entries);
         self.chunk.next = end;
     }
 }

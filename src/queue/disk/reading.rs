@@ -2,13 +2,12 @@
 //! files, by each destination on its own.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::log::{Chunk, Gap, Log};
+use super::log::{Chunk, Gap};
 use super::{READ_BYTES, Shared, blocking, failed};
 use crate::attempt::{Attempts, DestinationName};
 use crate::queue::place::{Room, size_of};
@@ -33,9 +32,6 @@ enum Piece {
 
 /// After an error of the disk nothing is read for this long.
 const REST: Duration = Duration::from_secs(1);
-
-/// Bytes read around an event that waited: its neighbours often waited with it.
-const NEIGHBOURS_BYTES: usize = 64 << 10;
 
 // === impl Readers ===
 
@@ -255,23 +251,8 @@ async fn fetch(
     if !missing.is_empty() {
         missing.sort_unstable();
         let log = shared.log.clone();
-        found.extend(blocking(move || from_files(&log, &missing)).await?.map_err(|error| failed(&error))?);
-    }
-    Ok(found)
-}
-
-/// `offsets` ascend.
-fn from_files(log: &Log, offsets: &[Offset]) -> io::Result<BTreeMap<Offset, Arc<Entry>>> {
-    let mut found = BTreeMap::new();
-    let mut read_to = 0;
-    for offset in offsets {
-        if offset.0 < read_to {
-            continue;
-        }
-        let chunk = log.read(offset.0, NEIGHBOURS_BYTES)?;
-        read_to = chunk.next.max(offset.0 + 1);
-        let wanted = chunk.entries.into_iter().filter(|entry| offsets.binary_search(&entry.offset).is_ok());
-        found.extend(wanted.map(|entry| (entry.offset, entry)));
+        let picked = blocking(move || log.pick(&missing)).await?.map_err(|error| failed(&error))?;
+        found.extend(picked.into_iter().map(|entry| (entry.offset, entry)));
     }
     Ok(found)
 }

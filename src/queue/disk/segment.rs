@@ -316,9 +316,14 @@ impl Walk {
         Ok(self.payload(header, position)?.is_some_and(|payload| header.is_whole(payload)))
     }
 
-    /// A group's events; `None` when they are damaged.
-    pub(super) fn entries(&mut self, header: &GroupHeader, position: u64) -> io::Result<Option<Vec<Arc<Entry>>>> {
-        Ok(self.payload(header, position)?.and_then(|payload| header.entries(payload)))
+    /// Those of a group's events that are wanted; `None` when the group is damaged.
+    pub(super) fn entries(
+        &mut self,
+        header: &GroupHeader,
+        position: u64,
+        is_wanted: &dyn Fn(u64) -> bool,
+    ) -> io::Result<Option<Vec<Arc<Entry>>>> {
+        Ok(self.payload(header, position)?.and_then(|payload| header.entries(payload, is_wanted)))
     }
 
     fn payload(&mut self, header: &GroupHeader, position: u64) -> io::Result<Option<&[u8]>> {

@@ -24,7 +24,7 @@ pub(super) fn verify(segment: &Segment, file: &Arc<dyn File>, is_last: bool) -> 
     let mut whole_to = walk.at.position;
     while let Some(step) = walk.next()? {
         let missing = match step {
-            Step::Group(header, position) => match walk.entries(&header, position)? {
+            Step::Group(header, position) => match walk.entries(&header, position, &|_| true)? {
                 Some(entries) => {
                     verified.events += entries.len() as u64;
                     verified.raw_bytes += u64::from(header.raw_bytes);

@@ -81,6 +81,28 @@ fn what_was_appended_is_read_from_any_offset_also_after_a_restart() {
 }
 
 #[test]
+fn single_events_are_picked_from_wherever_they_are_and_removed_ones_are_missing() {
+    let home = tempfile::tempdir().unwrap();
+    let (log, mut writer, _) = open(home.path(), 0);
+    for group in 0..20 {
+        append(&mut writer, group * 50..(group + 1) * 50);
+    }
+    let pick = |offsets: &[u64]| -> Vec<u64> {
+        let entries = log.pick(&offsets.iter().copied().map(Offset).collect::<Vec<_>>()).unwrap();
+        assert!(entries.iter().all(|entry| entry.event == record(entry.offset.0).event));
+        entries.iter().map(|entry| entry.offset.0).collect()
+    };
+    let wanted = [0, 3, 49, 50, 420, 999];
+    assert_eq!(pick(&wanted), wanted);
+    assert!(pick(&[]).is_empty());
+    assert_eq!(pick(&[999, 1000, 5000]), [999], "there is nothing beyond the end");
+    let oldest = &log.segments()[0];
+    log.remove(&oldest.name).unwrap();
+    assert!((51..420).contains(&oldest.end), "{}", oldest.end);
+    assert_eq!(pick(&wanted), [420, 999]);
+}
+
+#[test]
 fn readers_see_whole_groups_while_another_thread_writes_and_a_third_removes() {
     const GROUPS: u64 = 400;
     let home = tempfile::tempdir().unwrap();
