@@ -70,6 +70,29 @@ async fn what_was_not_settled_is_handed_out_again_after_a_restart_and_what_was_i
 }
 
 #[tokio::test]
+async fn destinations_that_lag_together_share_what_was_read_until_all_have_it() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let queue = open(folder.path());
+        queue.attach(&active(&["a", "b"]), now()).await.unwrap();
+        queue.append(events(&["1", "2", "3", "4"])).await.unwrap();
+    }
+    let queue = open(folder.path());
+    queue.attach(&active(&["a", "b"]), now()).await.unwrap();
+    let begun = queue.read(&name("a"), ReadLimit { events_max: 2, ..LIMIT }, now()).await;
+    let all = queue.read(&name("b"), LIMIT, now()).await;
+    let rest = queue.read(&name("a"), LIMIT, now()).await;
+    assert_eq!((ids(&begun), ids(&rest)), (vec!["1".into(), "2".into()], vec!["3".into(), "4".into()]));
+    assert_eq!(all.len(), 4);
+    for (ours, theirs) in begun.iter().chain(&rest).zip(&all) {
+        assert!(Arc::ptr_eq(&ours.entry, &theirs.entry), "it is opened once");
+    }
+    let opened = Arc::downgrade(&all[0].entry);
+    drop((begun, rest, all));
+    assert!(opened.upgrade().is_none(), "it is kept for nobody");
+}
+
+#[tokio::test]
 async fn waiting_events_dead_letters_and_books_outlive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let before = {

@@ -80,8 +80,13 @@ impl Ledger {
 
     /// The lowest cursor of those that read near the end of the log.
     pub(super) fn wanted_from(&self, near: u64, end: u64) -> u64 {
-        let readers = self.places.values().filter(|place| place.mode == Some(Mode::Active));
-        readers.map(|place| place.cursor).filter(|cursor| *cursor >= near).min().unwrap_or(end)
+        self.cursors().map(|(_, cursor)| cursor).filter(|cursor| *cursor >= near).min().unwrap_or(end)
+    }
+
+    /// Where those are that read.
+    pub(super) fn cursors(&self) -> impl Iterator<Item = (&DestinationName, u64)> {
+        let readers = self.places.iter().filter(|(_, place)| place.mode == Some(Mode::Active));
+        readers.map(|(name, place)| (name, place.cursor))
     }
 }
 

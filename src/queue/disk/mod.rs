@@ -6,8 +6,8 @@
 //! in force at once and written a moment later: a crash in that moment repeats those deliveries and loses nothing,
 //! because the log keeps an event until it is *written* that nobody owes it any more.
 //!
-//! Destinations near the end of the log share its last events, opened once; one that lags reads on its own
-//! (`reading`).
+//! Destinations near the end of the log share its last events, opened once; those that lag read the files, and share what
+//! they read where they lag together (`reading`, `readers`).
 
 mod appender;
 pub mod files;
@@ -16,6 +16,7 @@ mod keeper;
 mod ledger;
 pub mod log;
 mod meter;
+mod readers;
 mod reading;
 mod recover;
 mod rows;
@@ -50,7 +51,7 @@ use keeper::{Desk, Keeper};
 use ledger::Ledger;
 use log::Log;
 use meter::Meter;
-use reading::Readers;
+use readers::Readers;
 use state::State;
 
 /// How a disk queue keeps.

@@ -1,57 +1,20 @@
 //! Handing out events: those near the end of the log from memory, shared by all who read there; older ones from the
-//! files, by each destination on its own.
+//! files.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::log::{Chunk, Gap};
+use super::readers::{Piece, Stretch};
 use super::{READ_BYTES, Shared, blocking, failed};
 use crate::attempt::{Attempts, DestinationName};
 use crate::queue::place::{Room, size_of};
 use crate::queue::{Delivery, Entry, History, Offset, ReadLimit, StorageError};
 
-/// What lagging destinations have read from the files and not handed out.
-#[derive(Default)]
-pub(super) struct Readers(Mutex<BTreeMap<DestinationName, Stretch>>);
-
-/// Events and gaps in the order of the log.
-#[derive(Default)]
-struct Stretch {
-    /// Where it begins.
-    from: u64,
-    pieces: VecDeque<Piece>,
-}
-
-enum Piece {
-    Event(Arc<Entry>),
-    Gap(Gap),
-}
-
 /// After an error of the disk nothing is read for this long.
 const REST: Duration = Duration::from_secs(1);
-
-// === impl Readers ===
-
-impl Readers {
-    /// Drops what a destination has read ahead.
-    pub(super) fn forget(&self, destination: &DestinationName) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(destination);
-    }
-
-    fn take(&self, destination: &DestinationName, from: u64) -> Option<Stretch> {
-        let stretch = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(destination)?;
-        (stretch.from == from && !stretch.pieces.is_empty()).then_some(stretch)
-    }
-
-    fn keep(&self, destination: &DestinationName, stretch: Stretch) {
-        if !stretch.pieces.is_empty() {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(destination.clone(), stretch);
-        }
-    }
-}
 
 // === reading ===
 
@@ -141,11 +104,15 @@ fn new_range(shared: &Shared, destination: &DestinationName, limit: ReadLimit) -
     let end = shared.end();
     let place = ledger.reading(destination)?;
     place.pass_skips(end);
+    let until = place.readable_until(end);
+    let range = (place.cursor < until && place.later.len() < limit.waiting_max).then_some((place.cursor, until));
     if place.cursor == end {
         shared.readers.forget(destination);
+        let gone = shared.readers.let_go(&ledger);
+        drop(ledger);
+        drop(gone);
     }
-    let until = place.readable_until(end);
-    (place.cursor < until && place.later.len() < limit.waiting_max).then_some((place.cursor, until))
+    range
 }
 
 /// The next events from memory, from what was read ahead, or from the files.
@@ -162,14 +129,17 @@ async fn next_stretch(
         (from..to).map_while(|offset| recent.get(offset).cloned().map(Piece::Event)).collect()
     };
     if !recent.is_empty() {
-        return Ok(Stretch { from, pieces: recent });
+        return Ok(Stretch { from, to, pieces: recent });
     }
     if let Some(stretch) = shared.readers.take(destination, from) {
         return Ok(stretch);
     }
     let log = shared.log.clone();
     let chunk = blocking(move || log.read(from, READ_BYTES)).await?.map_err(|error| failed(&error))?;
-    Ok(Stretch::of(from, chunk))
+    let stretch = Stretch::of(from, chunk);
+    let gone = shared.readers.share(destination, &stretch, &shared.ledger());
+    drop(gone);
+    Ok(stretch)
 }
 
 /// Hands out what fits of a stretch; the rest stays in it. Answers whether the cursor moved.
@@ -211,23 +181,6 @@ fn hand_out(
         stretch.from = place.cursor;
     }
     place.cursor > before
-}
-
-// === impl Stretch ===
-
-impl Stretch {
-    fn of(from: u64, chunk: Chunk) -> Self {
-        let mut gaps = chunk.gaps.into_iter().peekable();
-        let mut pieces = VecDeque::with_capacity(chunk.entries.len());
-        for entry in chunk.entries {
-            while let Some(gap) = gaps.next_if(|gap| gap.from <= entry.offset.0) {
-                pieces.push_back(Piece::Gap(gap));
-            }
-            pieces.push_back(Piece::Event(entry));
-        }
-        pieces.extend(gaps.map(Piece::Gap));
-        Self { from, pieces }
-    }
 }
 
 // === looking without handing out ===
