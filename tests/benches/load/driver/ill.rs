@@ -22,9 +22,12 @@ pub(crate) fn measure(bench: &mut Bench) {
     let half = full.requests_per_second() / 2.0;
     let pace = Pace { requests_per_second: Some(half), ..Pace::full(CONNECTIONS, bench.turn) };
     let mut times = [Answered::default(), Answered::default()];
+    let mut p99s_ms = [Vec::new(), Vec::new()];
     for _ in 0..bench.rounds * 3 {
-        for (subject, answered) in [&well, &ill].into_iter().zip(&mut times) {
-            answered.add(bench.turn(subject, &traffic, pace).0);
+        for (n, subject) in [&well, &ill].into_iter().enumerate() {
+            let answered = bench.turn(subject, &traffic, pace).0;
+            p99s_ms[n].push(answered.within_ms(0.99));
+            times[n].add(answered);
         }
     }
     println!("\nanswers at half load, {half:.0} single events/s, five destinations");
@@ -33,13 +36,10 @@ pub(crate) fn measure(bench: &mut Bench) {
         let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|part| answered.within_ms(part));
         println!("{name:<28} {p50:>8.2} {p99:>8.2} {p999:>9.2} {:>9}", answered.refused);
     }
-    bench.report.goal(
-        "6  p99 of the 200, two of five destinations ill",
-        "ms",
-        times[1].within_ms(0.99),
-        Some(times[0].within_ms(0.99)),
-        Limit::RatioAtMost(1.1),
-    );
+    // Of turns, so that one stall of the disk does not decide: it would be a hundredth of all answers.
+    let [well_ms, ill_ms] = p99s_ms.map(median);
+    let name = "6  p99 in half of the turns, two of five destinations ill";
+    bench.report.goal(name, "ms", ill_ms, Some(well_ms), Limit::RatioAtMost(1.1));
 }
 
 fn destinations(sink: SocketAddr, paths: [&str; 5]) -> String {
@@ -50,4 +50,9 @@ fn destinations(sink: SocketAddr, paths: [&str; 5]) -> String {
         )
     });
     each.collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
