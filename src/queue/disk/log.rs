@@ -111,6 +111,10 @@ struct Reading<'a> {
 /// usually 1024.
 const HANDLES_MAX: usize = 32;
 
+/// Single events that are no further apart are read in one go, as many bytes at a time: what lies between them is little.
+const NEAR_EVENTS: u64 = 16;
+const NEAR_BYTES: usize = 64 << 10;
+
 // === impl Log ===
 
 impl Log {
@@ -172,8 +176,7 @@ impl Log {
     /// # Errors
     /// A file cannot be read. Never for damage.
     pub fn read(&self, from: u64, bytes_max: usize) -> io::Result<Chunk> {
-        let chunk = Chunk { next: from, ..Chunk::default() };
-        self.read_all(Reading { chunk, text_bytes: 0, bytes_max, until: u64::MAX, is_wanted: &|_| true })
+        self.read_until(from, u64::MAX, bytes_max, &|_| true)
     }
 
     /// Reads single events by their offsets, which ascend; one that is damaged or was removed is missing. Blocks.
@@ -182,23 +185,29 @@ impl Log {
     /// A file cannot be read. Never for damage.
     pub fn pick(&self, offsets: &[Offset]) -> io::Result<Vec<Arc<Entry>>> {
         let is_wanted = |offset| offsets.binary_search(&Offset(offset)).is_ok();
-        let mut found = Vec::new();
-        let mut next = 0;
-        for Offset(from) in offsets.iter().copied() {
-            if from < next {
-                continue;
+        let (mut found, mut next, end) = (Vec::new(), 0, self.end());
+        for run in offsets.chunk_by(|one, other| other.0 - one.0 <= NEAR_EVENTS) {
+            let until = run.last().map_or(0, |last| last.0 + 1).min(end);
+            next = run.first().map_or(next, |first| next.max(first.0));
+            while next < until {
+                let chunk = self.read_until(next, until, NEAR_BYTES, &is_wanted)?;
+                next = chunk.next;
+                found.extend(chunk.entries);
             }
-            let (chunk, until) = (Chunk { next: from, ..Chunk::default() }, from + 1);
-            let chunk =
-                self.read_all(Reading { chunk, text_bytes: 0, bytes_max: usize::MAX, until, is_wanted: &is_wanted })?;
-            next = chunk.next.max(until);
-            found.extend(chunk.entries);
         }
         Ok(found)
     }
 
-    fn read_all(&self, mut reading: Reading<'_>) -> io::Result<Chunk> {
-        let (from, end) = (reading.chunk.next, self.end());
+    fn read_until(
+        &self,
+        from: u64,
+        until: u64,
+        bytes_max: usize,
+        is_wanted: &dyn Fn(u64) -> bool,
+    ) -> io::Result<Chunk> {
+        let end = self.end();
+        let chunk = Chunk { next: from, ..Chunk::default() };
+        let mut reading = Reading { chunk, text_bytes: 0, bytes_max, until, is_wanted };
         while reading.chunk.next < end && !reading.is_enough() {
             if let Err(error) = self.read_on(&mut reading, end) {
                 if reading.chunk.next == from {

@@ -18,12 +18,10 @@ pub(super) struct Readers {
 }
 
 /// Events and gaps in the order of the log.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Stretch {
     /// Where it begins.
     pub(super) from: u64,
-    /// Where it ends.
-    pub(super) to: u64,
     pub(super) pieces: VecDeque<Piece>,
 }
 
@@ -53,9 +51,9 @@ impl Readers {
 
     fn lately_read(&self, from: u64) -> Option<Stretch> {
         let latest = self.latest();
-        let stretch = latest.iter().find(|stretch| (stretch.from..stretch.to).contains(&from))?;
+        let stretch = latest.iter().find(|stretch| (stretch.from..stretch.to()).contains(&from))?;
         let pieces = stretch.pieces.iter().skip_while(|piece| piece.to() <= from).cloned().collect();
-        Some(Stretch { from, to: stretch.to, pieces })
+        Some(Stretch { from, pieces })
     }
 
     /// Keeps what a destination has not handed out of a stretch.
@@ -109,13 +107,18 @@ impl Stretch {
             pieces.push_back(Piece::Event(entry));
         }
         pieces.extend(gaps.map(Piece::Gap));
-        Self { from, to: chunk.next, pieces }
+        Self { from, pieces }
+    }
+
+    /// One past its last offset.
+    fn to(&self) -> u64 {
+        self.pieces.back().map_or(self.from, Piece::to)
     }
 
     /// Whether who stands there reads this soon.
     fn is_near(&self, cursor: u64) -> bool {
-        let before = (self.to - self.from).saturating_mul(LATEST_MAX as u64);
-        (self.from.saturating_sub(before)..self.to).contains(&cursor)
+        let before = (self.to() - self.from).saturating_mul(LATEST_MAX as u64);
+        (self.from.saturating_sub(before)..self.to()).contains(&cursor)
     }
 }
 

@@ -129,7 +129,7 @@ async fn next_stretch(
         (from..to).map_while(|offset| recent.get(offset).cloned().map(Piece::Event)).collect()
     };
     if !recent.is_empty() {
-        return Ok(Stretch { from, to, pieces: recent });
+        return Ok(Stretch { from, pieces: recent });
     }
     if let Some(stretch) = shared.readers.take(destination, from) {
         return Ok(stretch);
